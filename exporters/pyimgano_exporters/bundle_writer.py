@@ -1,0 +1,282 @@
+"""Writes a bundle: graph, checks, parity, goldens, card, infer_config.json.
+
+Nothing appears at the output until everything has passed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import torch
+
+from pyimgano_runtime._reader import dump_json
+from pyimgano_runtime.atomic import new_folder, refuse_existing
+from pyimgano_runtime.decode import decode_bytes
+from pyimgano_runtime.engine import OnnxEngine
+from pyimgano_runtime.errors import ConfigError
+from pyimgano_runtime.infer_config import (
+    FILE_NAME,
+    BundleInfo,
+    Calibration,
+    CategoryConfig,
+    CategoryParity,
+    FileEntry,
+    Golden,
+    InferConfig,
+    InputRules,
+    MapGeometry,
+    ModelSpec,
+    Parity,
+    Thresholds,
+)
+from pyimgano_runtime.paths import plain_name
+from pyimgano_runtime.png_writer import encode_png
+
+from .detector_protocol import ExportableDetector
+from .goldens import synthetic_goldens
+from .graph_checks import check_exported
+from .model_card import model_card
+from .onnx_graph import export_graph, model_spec
+from .parity import TOLERANCES, measure_parity, score_with_torch
+
+Image = npt.NDArray[np.uint8]
+
+GOLDEN_MODES: Final = ("synthetic", "real", "none")
+MAX_REAL_GOLDENS: Final = 8
+MAX_REAL_BYTES: Final = 32_000_000
+JPEG_QUALITY: Final = 95
+
+
+@dataclass(frozen=True, slots=True)
+class CategoryExport:
+    """One category's detector and the pictures that prove its export."""
+
+    name: str
+    detector: ExportableDetector
+    thresholds: Thresholds
+    calibration: Calibration
+    held_out: Callable[[], Iterable[tuple[str, Image]]]  # (name, pixels), for parity
+    held_out_rows: str  # "test+val" or "train"
+    normals: Callable[[], Iterable[Image]]  # for synthetic goldens
+    training: dict[str, Any]  # detector, hyper_parameters, backbone, metrics, ...
+
+
+@dataclass(frozen=True, slots=True)
+class BundleRequest:
+    """What the writer needs besides the categories."""
+
+    name: str
+    version: str
+    created: str  # ISO 8601
+    producer: dict[str, str]
+    machine: str
+    rules: InputRules
+    goldens: str = "synthetic"
+    image_licence: str | None = None
+    seed: int = 0
+
+
+Progress = Callable[[str, int, int], None]
+
+
+def write_bundle(
+    output: Path,
+    request: BundleRequest,
+    categories: Sequence[CategoryExport],
+    *,
+    force: bool,
+    progress: Progress,
+) -> InferConfig:
+    """Write a bundle folder, complete or absent.
+
+    Raises:
+        ConfigError: the output exists, or an unknown goldens mode.
+        ExportError: a graph cannot be made or breaks a rule.
+        ParityError: a graph does not score like its detector.
+    """
+    if request.goldens not in GOLDEN_MODES:
+        raise ConfigError(
+            f'--goldens: found "{request.goldens}", expected one of {GOLDEN_MODES}'
+        )
+    refuse_existing(output, force=force)
+    stems: set[str] = set()
+    exported = [
+        _export_category(c, f"models/{plain_name(c.name, stems)}.onnx", progress)
+        for c in categories
+    ]
+    with new_folder(output, force=force) as folder:
+        files = _Files(folder)
+        for category in exported:
+            files.add(category.spec.file, category.graph, "model")
+        goldens = _write_goldens(files, request, exported)
+        config = _document(request, exported, goldens, files.entries)
+        files.add("MODEL_CARD.md", model_card(config).encode(), "model_card")
+        config = _document(request, exported, goldens, files.entries)
+        payload = config.to_dict()
+        InferConfig.from_dict(payload, str(output / FILE_NAME))
+        (folder / FILE_NAME).write_text(dump_json(payload), encoding="utf-8")
+    return config
+
+
+@dataclass(frozen=True, slots=True)
+class _Exported:
+    """A category whose graph has passed every check."""
+
+    export: CategoryExport
+    spec: ModelSpec
+    graph: bytes
+    engine: OnnxEngine
+    parity: CategoryParity
+
+
+def _export_category(
+    category: CategoryExport, file: str, progress: Progress
+) -> _Exported:
+    progress(f"{category.name}: export", 0, 3)
+    graph = export_graph(category.detector)
+    spec = model_spec(file, category.detector)
+    progress(f"{category.name}: graph checks", 1, 3)
+    check_exported(graph, spec, category.name)
+    progress(f"{category.name}: parity", 2, 3)
+    engine = OnnxEngine(graph, spec, category.name)
+    meter = measure_parity(
+        category.detector,
+        engine,
+        category.held_out(),
+        threshold=category.thresholds.image,
+        which=category.held_out_rows,
+    )
+    meter.require(category.name)
+    progress(f"{category.name}: parity", 3, 3)
+    return _Exported(category, spec, graph, engine, meter.result())
+
+
+class _Files:
+    """Writes files into the bundle folder and lists them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.entries: list[FileEntry] = []
+
+    def add(self, path: str, data: bytes, role: str) -> None:
+        """Write one file and list it."""
+        target = self._folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+        digest = hashlib.sha256(data).hexdigest()
+        self.entries.append(FileEntry(path, digest, len(data), role))
+
+
+def _write_goldens(
+    files: _Files, request: BundleRequest, categories: Sequence[_Exported]
+) -> tuple[Golden, ...]:
+    goldens: list[Golden] = []
+    total = 0
+    for category in categories:
+        for index, image in enumerate(_golden_images(category, request)):
+            number = f"golden/{len(goldens):03d}"
+            # One JPEG in the bundle shows whether a device decodes as we did.
+            as_jpeg = request.goldens == "synthetic" and not goldens and index == 0
+            suffix = "jpg" if as_jpeg else "png"
+            encoded = _encode_jpeg(image) if as_jpeg else encode_png(image)
+            total += len(encoded)
+            if request.goldens == "real" and (
+                len(goldens) >= MAX_REAL_GOLDENS or total > MAX_REAL_BYTES
+            ):
+                return tuple(goldens)
+            pixels = decode_bytes(encoded, request.rules, name=number)
+            score, anomaly_map = score_with_torch(category.export.detector, pixels)
+            map_path = None
+            files.add(f"{number}.{suffix}", encoded, "golden_image")
+            if anomaly_map is not None:
+                map_path = f"{number}.map.npy"
+                files.add(map_path, _npy(anomaly_map), "golden_map")
+            goldens.append(
+                Golden(
+                    category=category.export.name,
+                    image=f"{number}.{suffix}",
+                    map=map_path,
+                    score=score,
+                    pixels_sha256=hashlib.sha256(pixels.tobytes()).hexdigest(),
+                    kind=request.goldens,
+                )
+            )
+    return tuple(goldens)
+
+
+def _golden_images(category: _Exported, request: BundleRequest) -> list[Image]:
+    if request.goldens == "none":
+        return []
+    if request.goldens == "synthetic":
+        return synthetic_goldens(category.export.normals(), seed=request.seed)
+    pictures = [image for _, image in zip(range(200), (i for _, i in category.export.held_out()))]
+    step = max(1, len(pictures) // 4)
+    return pictures[::step][:4]
+
+
+def _encode_jpeg(image: Image) -> bytes:
+    import cv2
+
+    bgr = np.ascontiguousarray(image[:, :, ::-1])
+    _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return bytes(data)
+
+
+def _npy(values: npt.NDArray[np.float32]) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, np.ascontiguousarray(values), allow_pickle=False)
+    return stream.getvalue()
+
+
+def _document(
+    request: BundleRequest,
+    categories: Sequence[_Exported],
+    goldens: tuple[Golden, ...],
+    files: Sequence[FileEntry],
+) -> InferConfig:
+    models = {Path(c.spec.file).stem: c.spec for c in categories}
+    first = categories[0].export.detector
+    training: dict[str, Any] = {
+        "categories": {c.export.name: c.export.training for c in categories}
+    }
+    if request.goldens == "real":
+        training["image_licence"] = request.image_licence or "not stated"
+    return InferConfig(
+        kind="bundle",
+        bundle=BundleInfo(
+            request.name, request.version, request.created, dict(request.producer)
+        ),
+        files=tuple(files),
+        models=models,
+        input=request.rules,
+        preprocess=tuple(first.preprocess_steps()),
+        postprocess=tuple(first.postprocess_steps()),
+        categories={c.export.name: _category_config(c) for c in categories},
+        parity=Parity(
+            reference=f"torch {torch.__version__}",
+            candidate=f"onnxruntime {onnxruntime.__version__}",
+            machine=request.machine,
+            categories={c.export.name: c.parity for c in categories},
+            tolerances=dict(TOLERANCES),
+            goldens=goldens,
+        ),
+        training=training,
+    )
+
+
+def _category_config(category: _Exported) -> CategoryConfig:
+    size = category.export.detector.map_size()
+    return CategoryConfig(
+        graph=(Path(category.spec.file).stem,),
+        thresholds=category.export.thresholds,
+        calibration=category.export.calibration,
+        map_geometry=None if size is None else MapGeometry("stretch", size),
+    )

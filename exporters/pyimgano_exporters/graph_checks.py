@@ -1,0 +1,77 @@
+"""Checks of an exported graph that need no reference: all findings at once."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import onnx
+
+from pyimgano_runtime.engine import OnnxEngine
+from pyimgano_runtime.errors import BundleError, ExportError
+from pyimgano_runtime.infer_config import ModelSpec
+from pyimgano_runtime.onnx_rules import check_graph
+
+# Other batches and sizes than the export's example, batch 1 included.
+SHAPES: Final = ((1, 37, 53, 3), (1, 256, 256, 3), (3, 64, 48, 3), (5, 131, 200, 3))
+TYPES: Final = {
+    "uint8": onnx.TensorProto.UINT8,
+    "float32": onnx.TensorProto.FLOAT,
+}
+
+
+def check_exported(data: bytes, spec: ModelSpec, where: str) -> None:
+    """Refuse a graph that breaks the contract.
+
+    Names, types, opset, domains, the runtime's operator rule, no source paths; then
+    the graph is run at four shapes, batch 1 included.
+
+    Raises:
+        ExportError: every rule that is broken.
+    """
+    findings = []
+    try:
+        facts = check_graph(data, where)
+    except BundleError as error:
+        raise ExportError(str(error)) from error
+    if facts.has_metadata:
+        findings.append("carries doc strings or metadata, which hold source paths")
+    if facts.opset != spec.opset:
+        findings.append(f"has opset {facts.opset}, expected {spec.opset}")
+    model = onnx.load_model_from_string(data)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        findings.append(f"onnx finds it invalid ({str(error).splitlines()[0]})")
+    for values, tensors in (
+        (model.graph.input, spec.inputs),
+        (model.graph.output, spec.outputs),
+    ):
+        found = [(v.name, v.type.tensor_type.elem_type) for v in values]
+        wanted = [(t.name, TYPES[t.dtype]) for t in tensors]
+        if found != wanted:
+            findings.append(f"has {found}, expected {wanted}")
+    if not findings:
+        findings += _run_shapes(data, spec, where)
+    if findings:
+        raise ExportError(f"{where}: the exported graph " + "; it ".join(findings))
+
+
+def _run_shapes(data: bytes, spec: ModelSpec, where: str) -> list[str]:
+    engine = OnnxEngine(data, spec, where)
+    map_spec = spec.output("anomaly_map")
+    random = np.random.default_rng(0)
+    findings = []
+    for shape in SHAPES:
+        images = random.integers(0, 256, shape, dtype=np.uint8)
+        scores, maps = engine.run(images, with_map=True)
+        if scores.shape != (shape[0],) or scores.dtype != np.float32:
+            findings.append(f"gives scores {scores.dtype}{scores.shape} for {shape}")
+        if not np.isfinite(scores).all():
+            findings.append(f"gives scores that are not finite for {shape}")
+        if map_spec is not None and (
+            maps is None or maps.shape != (shape[0], *map_spec.shape[1:])
+        ):
+            found = None if maps is None else maps.shape
+            findings.append(f"gives a map of shape {found} for {shape}")
+    return findings

@@ -1,0 +1,100 @@
+"""MODEL_CARD.md: what a person must know before trusting a bundle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyimgano_runtime.infer_config import InferConfig, ThresholdProvenance
+
+
+def model_card(config: InferConfig) -> str:
+    """Give the model card of a bundle as Markdown."""
+    lines = [
+        f"# {config.bundle.name} {config.bundle.version}",
+        "",
+        f"Made {config.bundle.created} with "
+        + ", ".join(f"{k} {v}" for k, v in config.bundle.producer.items())
+        + ".",
+        "",
+        "Scores are raw: higher means more anomalous, there is no upper bound.",
+        "Run it with `pyimgano-runtime infer --bundle .`, prove it on a device with "
+        "`pyimgano-runtime check .`.",
+    ]
+    for name in config.categories:
+        lines += ["", f"## {name}", "", *_category_lines(config, name)]
+    lines += ["", "## Goldens", "", _goldens_line(config)]
+    return "\n".join(lines) + "\n"
+
+
+def _category_lines(config: InferConfig, name: str) -> list[str]:
+    category = config.categories[name]
+    training = config.training["categories"][name]
+    parity = config.parity.categories[name]
+    lines = [f"- Detector: `{training['detector']}`"]
+    weights = training.get("backbone")
+    if weights:
+        lines.append(
+            f"- Backbone weights: {weights['source']}, licence {weights['licence']}, "
+            f"sha256 `{weights['sha256']}`"
+        )
+    counts = training["counts"]
+    lines.append(
+        f"- Trained on {counts['train_normals']} normal images; tested on "
+        f"{counts['test_normals']} normal and {counts['test_anomalies']} anomalous"
+    )
+    lines.append(f"- Data fingerprint: `{training['data_fingerprint']}`")
+    for kind, provenance in category.thresholds.provenance.items():
+        value = getattr(category.thresholds, kind)
+        lines.append(f"- {kind.capitalize()} threshold {value:.6g}: {_origin(provenance)}")
+    for warning in training.get("warnings", []):
+        lines.append(f"- Warning: {warning}")
+    lines.append(
+        f"- Parity with torch on {parity.n_images} {parity.images} images: largest "
+        f"relative score difference {parity.max_rel_score_diff:.1e}, "
+        f"{parity.label_flips} label flips, closest score to the threshold "
+        f"{parity.min_threshold_distance:.3g} away"
+    )
+    lines += ["", "| metric on the test images | value | 95 % interval |", "|---|---|---|"]
+    metrics = training["metrics"]
+    for key, value in metrics.items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            low_high = metrics.get(f"{key}_ci95")
+            interval = f"{low_high[0]:.3f} to {low_high[1]:.3f}" if low_high else ""
+            lines.append(f"| {key} | {value:.4f} | {interval} |")
+    for key, reason in metrics.get("reasons", {}).items():
+        lines.append(f"| {key} | not measured | {reason} |")
+    return lines
+
+
+def _origin(provenance: ThresholdProvenance) -> str:
+    if provenance.method == "fixed":
+        return f"fixed by a person ({provenance.set_by}, {provenance.set_at})"
+    used = provenance.used_false_alarm_rate or 0.0
+    asked = provenance.requested_false_alarm_rate or 0.0
+    text = (
+        f"{provenance.method} on {provenance.n_images} held-out normals in "
+        f"{provenance.n_groups} groups ({provenance.source}); promises at most "
+        f"{used:.2%} false alarms (asked: {asked:.2%})"
+    )
+    if provenance.approximate:
+        text += "; approximate, since the folds' models are not the final one"
+    return text
+
+
+def _goldens_line(config: InferConfig) -> str:
+    goldens = config.parity.goldens
+    if not goldens:
+        return "None: `check` cannot prove this model on a device."
+    kinds = {golden.kind for golden in goldens}
+    if kinds == {"synthetic"}:
+        return (
+            f"{len(goldens)} synthetic pictures, drawn from per-pixel statistics of the "
+            "training normals (or from noise alone where there were fewer than 20): "
+            "no photograph is in this bundle."
+        )
+    licence: Any = config.training.get("image_licence") or "not stated"
+    listed = ", ".join(f"`{golden.image}`" for golden in goldens)
+    return (
+        f"{len(goldens)} real photographs travel with this bundle ({listed}). "
+        f"Licence of the photographs: {licence}."
+    )

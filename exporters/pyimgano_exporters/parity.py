@@ -1,0 +1,143 @@
+"""Compares an exported graph with the trained detector, picture by picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pyimgano_runtime.check import difference_of_range, relative_difference
+from pyimgano_runtime.engine import Engine
+from pyimgano_runtime.errors import ParityError
+from pyimgano_runtime.infer_config import CategoryParity
+from pyimgano_runtime.thresholds import is_anomaly
+
+from .detector_protocol import ExportableDetector
+
+SCORE_REL: Final = 1e-5  # reached: 4.5e-7 (DESIGN, measured facts)
+MAP_OF_RANGE: Final = 1e-4  # reached: 2.3e-6
+SCORE_REL_OTHER_KERNELS: Final = 1e-3  # GPUs and accelerators round otherwise
+
+TOLERANCES: Final = {
+    "score_rel": SCORE_REL,
+    "map_of_range": MAP_OF_RANGE,
+    "score_rel_other_kernels": SCORE_REL_OTHER_KERNELS,
+}
+
+
+@dataclass(slots=True)
+class ParityMeter:
+    """Collects the largest differences over many pictures."""
+
+    threshold: float
+    images: str  # which rows: "test+val" or "train"
+    n_images: int = 0
+    max_abs_score_diff: float = 0.0
+    max_rel_score_diff: float = 0.0
+    max_abs_map_diff: float | None = None
+    max_map_diff_of_range: float | None = None
+    min_threshold_distance: float = float("inf")
+    flipped: list[str] = field(default_factory=list)
+
+    def add(
+        self,
+        name: str,
+        reference: tuple[float, npt.NDArray[np.float32] | None],
+        candidate: tuple[float, npt.NDArray[np.float32] | None],
+    ) -> None:
+        """Count one picture's (score, map) from both engines."""
+        (score, anomaly_map), (other, other_map) = reference, candidate
+        self.n_images += 1
+        self.max_abs_score_diff = max(self.max_abs_score_diff, abs(score - other))
+        self.max_rel_score_diff = max(
+            self.max_rel_score_diff, relative_difference(other, score)
+        )
+        self.min_threshold_distance = min(
+            self.min_threshold_distance, abs(score - self.threshold)
+        )
+        if is_anomaly(score, self.threshold) != is_anomaly(other, self.threshold):
+            self.flipped.append(name)
+        if anomaly_map is not None and other_map is not None:
+            absolute = float(np.max(np.abs(anomaly_map - other_map)))
+            share = difference_of_range(other_map, anomaly_map)
+            self.max_abs_map_diff = max(self.max_abs_map_diff or 0.0, absolute)
+            self.max_map_diff_of_range = max(self.max_map_diff_of_range or 0.0, share)
+
+    def result(self) -> CategoryParity:
+        """Give what infer_config.json records."""
+        return CategoryParity(
+            n_images=self.n_images,
+            images=self.images,
+            max_abs_score_diff=self.max_abs_score_diff,
+            max_rel_score_diff=self.max_rel_score_diff,
+            max_abs_map_diff=self.max_abs_map_diff,
+            max_map_diff_of_range=self.max_map_diff_of_range,
+            label_flips=len(self.flipped),
+            min_threshold_distance=self.min_threshold_distance,
+        )
+
+    def require(self, where: str) -> None:
+        """Refuse the export if a tolerance is broken.
+
+        Raises:
+            ParityError: with the numbers.
+        """
+        found = []
+        if not self.max_rel_score_diff <= SCORE_REL:
+            found.append(
+                f"scores differ by {self.max_rel_score_diff:.2e} relative "
+                f"(tolerance {SCORE_REL:.0e})"
+            )
+        share = self.max_map_diff_of_range
+        if share is not None and not share <= MAP_OF_RANGE:
+            found.append(
+                f"maps differ by {share:.2e} of their range "
+                f"(tolerance {MAP_OF_RANGE:.0e})"
+            )
+        if self.flipped:
+            found.append(
+                f"{len(self.flipped)} labels flip: {', '.join(self.flipped[:5])}"
+            )
+        if found:
+            raise ParityError(
+                f"{where}: the exported graph does not score like the trained "
+                f"detector on {self.n_images} {self.images} images: {'; '.join(found)}; "
+                "no bundle was written"
+            )
+
+
+def measure_parity(
+    detector: ExportableDetector,
+    engine: Engine,
+    images: Iterable[tuple[str, npt.NDArray[np.uint8]]],
+    *,
+    threshold: float,
+    which: str,
+) -> ParityMeter:
+    """Score every picture with torch and with the exported graph.
+
+    Args:
+        images: (name, (H, W, 3) uint8 RGB).
+        threshold: the deployed image threshold, for label flips.
+        which: what the images are: "test+val" or "train".
+    """
+    meter = ParityMeter(threshold, which)
+    for name, image in images:
+        reference = score_with_torch(detector, image)
+        scores, maps = engine.run(image[None], with_map=True)
+        candidate = (float(scores[0]), None if maps is None else maps[0])
+        meter.add(name, reference, candidate)
+    return meter
+
+
+@torch.inference_mode()
+def score_with_torch(
+    detector: ExportableDetector, image_u8: npt.NDArray[np.uint8]
+) -> tuple[float, npt.NDArray[np.float32] | None]:
+    """Give (score, map) of one picture by the trained detector on the CPU."""
+    score, anomaly_map = detector(torch.from_numpy(np.array(image_u8[None])))
+    return float(score[0]), None if anomaly_map is None else anomaly_map[0].numpy()

@@ -1,0 +1,37 @@
+"""How a click command ends: our errors become one message and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+import click
+
+from pyimgano_runtime.errors import ExportError, PyimganoError
+
+EXIT_FAILED: Final = 1
+EXIT_REFUSED: Final = 2
+EXIT_INTERRUPTED: Final = 130
+
+
+def exit_code_of(
+    command: click.Command, arguments: Sequence[str] | None, program: str
+) -> int:
+    """Run a command; 0 done, 1 failed, 2 refused, 130 interrupted."""
+    try:
+        result = command.main(
+            None if arguments is None else list(arguments),
+            prog_name=program,
+            standalone_mode=False,
+        )
+    except click.ClickException as error:
+        error.show()
+        return EXIT_REFUSED
+    except (click.Abort, KeyboardInterrupt):
+        print(f"{program}: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except PyimganoError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return EXIT_FAILED if isinstance(error, ExportError) else EXIT_REFUSED
+    return result if isinstance(result, int) else 0

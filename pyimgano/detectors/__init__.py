@@ -1,0 +1,120 @@
+"""The table of detectors, and how one is made, saved and loaded by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+from pyimgano.option_fields import read_options
+from pyimgano_runtime._reader import closest, parse_json
+from pyimgano_runtime.atomic import write_bytes
+from pyimgano_runtime.errors import ConfigError, raise_all
+
+CHECKPOINT_FORMAT: Final = "pyimgano.detector.1"
+
+DETECTORS: Final[dict[str, str]] = {
+    "padim": "pyimgano.detectors.padim:PaDiM",
+    "patchcore": "pyimgano.detectors.patchcore:PatchCore",
+    "pixel_stats": "pyimgano.detectors.pixel_stats:PixelStats",
+}
+
+
+def detector_class(name: str, where: str = "detector") -> Any:
+    """Give the class of a registered detector.
+
+    Raises:
+        ConfigError: unknown name; lists the known ones and the closest.
+    """
+    home = DETECTORS.get(name)
+    if home is None:
+        raise ConfigError(
+            f'{where}: no detector "{name}" ({closest(name, DETECTORS)}); '
+            f"known: {', '.join(sorted(DETECTORS))}"
+        )
+    module, _, attribute = home.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def create_detector(name: str, options: Mapping[str, Any] | None = None) -> Any:
+    """Give an unfitted detector with these hyper-parameters, the others by default.
+
+    Raises:
+        ConfigError: unknown detector or option, or a value out of range.
+    """
+    cls = detector_class(name)
+    return cls.from_config(detector_config(cls, options or {}, "detector options"))
+
+
+def detector_config(cls: Any, options: Mapping[str, Any], where: str) -> Any:
+    """Give the checked hyper-parameters of a detector class.
+
+    Raises:
+        ConfigError: unknown options, wrong types, values out of range; all at once.
+    """
+    problems: list[str] = []
+    config = read_options(cls.Config, dict(options), where, problems)
+    raise_all(problems)
+    return config
+
+
+def save_detector(detector: Any, path: Path) -> None:
+    """Write a fitted detector as safetensors: every tensor, and what it is.
+
+    The metadata names the detector, its hyper-parameters, and origin, licence and
+    sha256 of the backbone weights it was fitted on.
+    """
+    from safetensors.torch import save
+
+    backbone = detector.backbone
+    weights = dataclasses.asdict(backbone.weights) if backbone is not None else None
+    metadata = {
+        "format": CHECKPOINT_FORMAT,
+        "detector": detector.name,
+        "config": json.dumps(detector.hyper_parameters(), sort_keys=True),
+        "weights": json.dumps(weights, sort_keys=True),
+    }
+    tensors = {k: v.detach().cpu().contiguous() for k, v in detector.state_dict().items()}
+    write_bytes(path, save(tensors, metadata))
+
+
+def load_detector(path: Path) -> Any:
+    """Give the fitted detector of a checkpoint, without any other file.
+
+    Raises:
+        ConfigError: no such file, not a checkpoint of ours, or tensors that do not
+            fit the detector.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    from pyimgano.backbones.interface import WeightsInfo
+
+    try:
+        with safe_open(path, framework="pt") as stream:
+            metadata = stream.metadata() or {}
+            tensors = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 - not a dict
+    except (OSError, SafetensorError) as cause:
+        raise ConfigError(
+            f"{path}: is not a readable safetensors checkpoint ({cause}); "
+            "train again"
+        ) from cause
+    if metadata.get("format") != CHECKPOINT_FORMAT:
+        raise ConfigError(
+            f"{path}: format is {metadata.get('format')!r}, expected "
+            f"{CHECKPOINT_FORMAT!r}; train again with this version"
+        )
+    cls = detector_class(metadata["detector"], str(path))
+    options = parse_json(metadata["config"].encode(), f"{path}: config")
+    weights = parse_json(metadata["weights"].encode(), f"{path}: weights")
+    try:
+        detector = cls.from_state(detector_config(cls, options, str(path)), tensors)
+        if weights is not None:
+            detector.backbone.weights = WeightsInfo(**weights)
+        return detector
+    except (RuntimeError, AttributeError, TypeError) as cause:
+        raise ConfigError(
+            f"{path}: its tensors do not fit {metadata['detector']} ({cause})"
+        ) from cause

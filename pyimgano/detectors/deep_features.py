@@ -1,0 +1,48 @@
+"""Locally averaged features of several taps on one grid.
+
+PatchCore, section 3.1 (Roth et al., "Towards total recall in industrial anomaly
+detection", CVPR 2022): features of several depths, each averaged over its
+neighbourhood, are brought to the finest tap's grid and stacked.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pyimgano.backbones.interface import Backbone
+
+from .layers import LocalAverage, PixelInput
+
+
+class DeepFeatures(nn.Module):
+    """(N, H, W, 3) uint8 images -> (N, C, h, w) float32 features.
+
+    The grid is that of the finest tap; C is the sum of the taps' channels.
+    """
+
+    def __init__(self, backbone: Backbone, image_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.pixels = PixelInput(
+            image_size, mean=backbone.pixel_mean, std=backbone.pixel_std
+        )
+        self.average = LocalAverage()
+        self.channels = sum(tap.channels for tap in backbone.taps)
+
+    def forward(self, images_u8: Tensor, backbone: Backbone) -> Tensor:
+        levels = [self.average(level) for level in backbone(self.pixels(images_u8))]
+        grid = max((level.shape[-2:] for level in levels), key=lambda size: size[0])
+        on_grid = [
+            F.interpolate(level, size=grid, mode="bilinear", align_corners=False)
+            if level.shape[-2:] != grid
+            else level
+            for level in levels
+        ]
+        return torch.cat(on_grid, dim=1)  # (N, C, h, w)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Give the steps as infer_config.json lists them."""
+        return self.pixels.describe()

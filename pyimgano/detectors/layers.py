@@ -1,0 +1,133 @@
+"""The small graph modules that every detector shares.
+
+Each is written once, exported with the detector, and described to the bundle by
+`describe`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PixelInput(nn.Module):
+    """uint8 pixels to normalized float32 at the model size.
+
+    (N, H, W, 3) uint8 RGB -> (N, 3, h, w) float32. The resize is bilinear with
+    antialiasing: without it a noisy 1080p picture changed a score by 103 %.
+    """
+
+    def __init__(
+        self,
+        image_size: tuple[int, int],
+        *,
+        mean: Sequence[float] = (0.0, 0.0, 0.0),
+        std: Sequence[float] = (1.0, 1.0, 1.0),
+    ) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), False)
+        self.mean: Tensor
+        self.std: Tensor
+
+    def forward(self, images_u8: Tensor) -> Tensor:
+        pixels = images_u8.permute(0, 3, 1, 2).to(torch.float32)  # (N, 3, H, W)
+        resized = F.interpolate(
+            pixels,
+            size=self.image_size,
+            mode="bilinear",
+            antialias=True,
+            align_corners=False,
+        )  # (N, 3, h, w), grey levels 0..255
+        return (resized - self.mean) / self.std
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Give the steps as infer_config.json lists them."""
+        return [
+            {
+                "step": "resize",
+                "where": "graph",
+                "size": list(self.image_size),
+                "interpolation": "bilinear",
+                "antialias": True,
+                "geometry": "stretch",
+            },
+            {
+                "step": "normalize",
+                "where": "graph",
+                "mean": [float(v) for v in self.mean.flatten()],
+                "std": [float(v) for v in self.std.flatten()],
+                "range": [0, 255],
+            },
+        ]
+
+
+class LocalAverage(nn.Module):
+    """3 x 3 mean of each feature over its neighbours (PatchCore, section 3.1).
+
+    The border averages over the positions that exist, so that a border patch is not
+    drawn towards zero.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.avg_pool2d(features, 3, stride=1, padding=1, count_include_pad=False)
+
+
+class GaussianSmooth(nn.Module):
+    """Gaussian filter of each channel: (N, C, h, w) -> (N, C, h, w).
+
+    `sigma_px` is in pixels of the picture it is given, `size` (height, width); the
+    kernel reaches 4 sigma, borders are mirrored. 0 leaves the picture as it is.
+    """
+
+    def __init__(self, size: tuple[int, int], sigma_px: float) -> None:
+        super().__init__()
+        self.sigma_px = sigma_px
+        self.radius = min(math.ceil(4 * sigma_px), min(size) - 1)
+        offsets = torch.arange(-self.radius, self.radius + 1, dtype=torch.float64)
+        kernel = torch.exp(-0.5 * (offsets / max(sigma_px, 1e-9)) ** 2)
+        kernel = (kernel / kernel.sum()).to(torch.float32)
+        self.register_buffer("kernel", kernel, persistent=False)
+        self.kernel: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.radius == 0:
+            return x
+        channels, r = x.shape[1], self.radius
+        down = self.kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1)
+        across = self.kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1)
+        x = F.pad(x, (r, r, r, r), mode="reflect")
+        return F.conv2d(F.conv2d(x, down, groups=channels), across, groups=channels)
+
+    def describe(self) -> dict[str, Any]:
+        """Give the step as infer_config.json lists it."""
+        return {"step": "gaussian", "where": "graph", "sigma_px": self.sigma_px}
+
+
+class MapOutput(nn.Module):
+    """Patch scores to the anomaly map: bilinear upsampling, then Gaussian smoothing.
+
+    (N, h, w) -> (N, map_h, map_w), same unit.
+    """
+
+    def __init__(self, map_size: tuple[int, int], sigma_px: float) -> None:
+        super().__init__()
+        self.map_size = map_size
+        self.smooth = GaussianSmooth(map_size, sigma_px)
+
+    def forward(self, patch_scores: Tensor) -> Tensor:
+        x = patch_scores.unsqueeze(1)  # (N, 1, h, w)
+        x = F.interpolate(x, size=self.map_size, mode="bilinear", align_corners=False)
+        smoothed: Tensor = self.smooth(x)
+        return smoothed.squeeze(1)  # (N, map_h, map_w)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Give the steps as infer_config.json lists them."""
+        size = {"step": "upsample", "where": "graph", "size": list(self.map_size)}
+        return [size, self.smooth.describe()]

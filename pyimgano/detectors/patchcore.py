@@ -1,0 +1,164 @@
+"""PatchCore: distance of each patch to the nearest normal patch.
+
+Roth, Pemula, Zepeda, Schoelkopf, Brox, Gehler, "Towards total recall in industrial
+anomaly detection", CVPR 2022.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from pyimgano.backbones.interface import Backbone
+from pyimgano.option_fields import option
+
+from .coreset import greedy_coreset
+from .deep_features import DeepFeatures
+from .feature_detector import FeatureDetector, FeatureSet
+from .interface import FitContext
+from .layers import MapOutput
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchCoreConfig:
+    """Hyper-parameters of PatchCore."""
+
+    backbone: str = option("efficientnet_lite0", "feature extractor")
+    taps: tuple[str, ...] = option(
+        ("stage3", "stage5"), "where features are read: stage names, or stride8 etc."
+    )
+    image_size: tuple[int, int] = option(
+        (256, 256), "model size [height, width] in pixels", low=32, high=4096
+    )
+    bank_size: int = option(2000, "normal patches kept", low=1, high=1_000_000)
+    candidates: int = option(
+        60_000, "patches the bank is picked from; more are sampled down", low=1
+    )
+    neighbours: int = option(
+        1,
+        "1: the score is the largest patch distance; b > 1: re-weighted by the b "
+        "nearest neighbours of the winning bank patch (paper, equation 7)",
+        low=1,
+        high=50,
+    )
+    sigma_px: float = option(
+        4.0, "Gaussian smoothing of the map, in map pixels", low=0.0, high=64.0
+    )
+
+
+class PatchCore(FeatureDetector):
+    """Memory bank of normal patches and exact nearest-neighbour distance."""
+
+    name = "patchcore"
+    Config: ClassVar[type[Any]] = PatchCoreConfig
+    needs_weights = True
+
+    config: PatchCoreConfig
+    backbone: Backbone
+
+    def __init__(
+        self, config: PatchCoreConfig, *, backbone: Backbone | None = None
+    ) -> None:
+        super().__init__(config, backbone=backbone)
+        assert backbone is not None
+        self.deep_features = DeepFeatures(backbone, config.image_size)
+        self.map_output = MapOutput(config.image_size, config.sigma_px)
+        channels = self.deep_features.channels
+        self.register_buffer("center", torch.zeros(channels))
+        self.register_buffer("bank", torch.zeros(0, channels))
+        self.register_buffer("bank_neighbours", torch.zeros(0, 1, dtype=torch.int64))
+        self.center: Tensor  # (C,) mean feature: keeps digits in |q|^2 + |b|^2 - 2qb
+        self.bank: Tensor  # (M, C) centred
+        self.bank_neighbours: Tensor  # (M, b) nearest bank patches of each bank patch
+
+    def features(self, images_u8: Tensor) -> Tensor:
+        """Give (N, C, h, w) features on the finest tap's grid."""
+        features: Tensor = self.deep_features(images_u8, self.backbone)
+        return features
+
+    @torch.no_grad()
+    def fit_features(self, features: FeatureSet, *, context: FitContext) -> Self:
+        """Pick the bank: greedy coreset of the (sampled) normal patches."""
+        patches = self._candidates(features, context).to(context.device)  # (P, C)
+        self.center = patches.mean(dim=0)
+        centred = patches - self.center
+        picks = greedy_coreset(
+            centred,
+            min(self.config.bank_size, len(centred)),
+            generator=context.generator,
+            progress=lambda done: context.progress(
+                "coreset", done, self.config.bank_size
+            ),
+        )
+        self.bank = centred[picks].contiguous()
+        n_neighbours = min(self.config.neighbours, len(self.bank))
+        self.bank_neighbours = _nearest_in_bank(self.bank, n_neighbours)
+        return self
+
+    def _candidates(self, features: FeatureSet, context: FitContext) -> Tensor:
+        """Sample patches evenly over the images: (P, C)."""
+        channels, height, width = features.shape
+        per_image = -(-self.config.candidates // len(features))  # rounded up
+        chosen = []
+        for index in range(len(features)):
+            patches = features.image(index).reshape(channels, -1).T  # (h*w, C)
+            if per_image < len(patches):
+                order = torch.randperm(len(patches), generator=context.generator)
+                patches = patches[order[:per_image]]
+            chosen.append(patches)
+        return torch.cat(chosen)
+
+    def score_features(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Give score (N,) and map (N, map_h, map_w) by nearest-neighbour distance."""
+        n, channels, height, width = features.shape
+        queries = features.permute(0, 2, 3, 1).reshape(-1, channels) - self.center
+        # argmin |q - b|^2 = argmin |b|^2 - 2 q.b; the winner's distance is then
+        # computed from the difference itself, which keeps the digits near zero.
+        bias = (self.bank * self.bank).sum(dim=1)  # (M,)
+        nearest = (bias - 2 * queries @ self.bank.T).argmin(dim=1)  # (N*h*w,)
+        difference = queries - self.bank[nearest]
+        distance = difference.square().sum(dim=1).sqrt()  # (N*h*w,)
+        per_image = distance.reshape(n, -1)  # (N, h*w)
+        score = per_image.amax(dim=1)
+        if self.config.neighbours > 1:
+            score = score * self._weight(queries, nearest, per_image)
+        return score, self.map_output(per_image.reshape(n, height, width))
+
+    def _weight(self, queries: Tensor, nearest: Tensor, per_image: Tensor) -> Tensor:
+        """1 - softmax weight of the winning patch's distance (paper, equation 7)."""
+        n, n_patches = per_image.shape
+        top = per_image.argmax(dim=1)  # (N,)
+        row = top + torch.arange(n, device=top.device) * n_patches
+        query = queries[row]  # (N, C)
+        around = self.bank[self.bank_neighbours[nearest[row]]]  # (N, b, C)
+        distances = (query.unsqueeze(1) - around).square().sum(dim=2).sqrt()  # (N, b)
+        own = per_image.amax(dim=1)
+        # exp(own) / sum exp(distances), written so that large distances do not
+        # overflow.
+        return 1 - 1 / (distances - own.unsqueeze(1)).exp().sum(dim=1)
+
+    def preprocess_steps(self) -> list[dict[str, Any]]:
+        """See `Detector.preprocess_steps`."""
+        return self.deep_features.describe()
+
+    def postprocess_steps(self) -> list[dict[str, Any]]:
+        """See `Detector.postprocess_steps`."""
+        return self.map_output.describe()
+
+    def map_size(self) -> tuple[int, int]:
+        """See `Detector.map_size`."""
+        return self.map_output.map_size
+
+
+def _nearest_in_bank(bank: Tensor, k: int) -> Tensor:
+    """Give the k nearest bank rows of each bank row, itself first: (M, k) int64."""
+    if k == 1:
+        return torch.arange(len(bank), device=bank.device).unsqueeze(1)
+    chunks = [
+        torch.cdist(chunk, bank).topk(k, dim=1, largest=False).indices
+        for chunk in bank.split(1024)
+    ]
+    return torch.cat(chunks)

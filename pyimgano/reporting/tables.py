@@ -1,0 +1,81 @@
+"""Short tables for the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pyimgano_runtime.bundle import Bundle
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """Give a number for a table cell; a dash where there is none."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def with_interval(report: dict[str, Any], key: str) -> str:
+    """Give `0.912 [0.880, 0.941]`."""
+    text = number(report.get(key))
+    interval = report.get(f"{key}_ci95")
+    if interval:
+        text += f" [{interval[0]:.3f}, {interval[1]:.3f}]"
+    return text
+
+
+def print_run(report: dict[str, Any], folder: Path) -> None:
+    """Print a training run's table."""
+    console = Console()
+    table = Table(title=f"{report['detector']} ({report['recipe']})")
+    for title in ("category", "train", "image AUROC [95 %]", "pixel AUROC"):
+        table.add_column(title, justify="left" if title == "category" else "right")
+    for title in ("recall", "false alarms", "threshold", "fit s"):
+        table.add_column(title, justify="right")
+    for name, category in report["categories"].items():
+        table.add_row(
+            name,
+            str(category["counts"]["train_normals"]),
+            with_interval(category, "image_auroc"),
+            number(category.get("pixel_auroc")),
+            number(category.get("recall")),
+            number(category.get("false_alarm_rate")),
+            f"{category['image_threshold']:.4g}",
+            number(category["fit_seconds"], 1),
+        )
+    console.print(table)
+    for name, category in report["categories"].items():
+        for warning in category["warnings"]:
+            console.print(f"warning: {name}: {warning}", highlight=False)
+        for key, reason in category["reasons"].items():
+            console.print(f"{name}: {key} not measured: {reason}", highlight=False)
+    console.print(f"run: {folder}", highlight=False, soft_wrap=True)
+
+
+def print_bundle(bundle: Bundle) -> None:
+    """Print what was exported and how it compares with torch."""
+    console = Console()
+    config = bundle.config
+    table = Table(title=f"bundle {config.bundle.name} {config.bundle.version}")
+    table.add_column("category")
+    for title in ("images", "score rel diff", "map diff of range", "label flips"):
+        table.add_column(title, justify="right")
+    for name, parity in config.parity.categories.items():
+        share = parity.max_map_diff_of_range
+        table.add_row(
+            name,
+            f"{parity.n_images} {parity.images}",
+            f"{parity.max_rel_score_diff:.1e}",
+            "-" if share is None else f"{share:.1e}",
+            str(parity.label_flips),
+        )
+    console.print(table)
+    size = sum(entry.size for entry in config.files) / 1e6
+    lines = [
+        f"{size:.1f} MB in {len(config.files) + 1} files",
+        f"sha256 of infer_config.json: {bundle.sha256}",
+        f"bundle: {bundle.root}",
+    ]
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)

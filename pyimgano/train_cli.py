@@ -1,0 +1,80 @@
+"""`pyimgano train`: fit, calibrate, evaluate, report."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from .command_errors import exit_code_of
+
+
+@click.command(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: pyimgano train --config config.json --output run",
+)
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Training config (JSON).",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Run folder to make. Default: runs/<name of the config file>.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    help="Replaces the config's device.",
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Print the effective config as JSON and stop."
+)
+@click.option("--force", is_flag=True, help="Replace an existing run folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def train(
+    config_path: Path,
+    output: Path | None,
+    device: str | None,
+    dry_run: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Train every category of a config and write a run folder."""
+    from dataclasses import replace
+
+    from .reporting.tables import print_run
+    from .terminal_progress import TerminalProgress
+    from .workbench.config import load_config
+    from .workbench.runner import load_splits
+    from .workbench.runner import train as run_training
+
+    loaded = load_config(config_path)
+    if device is not None:
+        loaded = replace(loaded, config=replace(loaded.config, device=device))
+    if dry_run:
+        load_splits(loaded)
+        click.echo(json.dumps(loaded.config.to_dict(), indent=2, ensure_ascii=False))
+        return
+    folder = output or Path("runs") / config_path.stem
+    with TerminalProgress() as progress:
+        run = run_training(loaded, folder, force=force, progress=progress)
+    if as_json:
+        click.echo(json.dumps(run.report, indent=2, ensure_ascii=False))
+    else:
+        print_run(run.report, run.folder)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `pyimgano-train`."""
+    return exit_code_of(train, arguments, "pyimgano-train")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

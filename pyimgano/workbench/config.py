@@ -1,0 +1,166 @@
+"""The training config: strict, every option with its default and meaning."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pyimgano_runtime._reader import read_json
+from pyimgano_runtime.errors import raise_all
+
+from ..detectors import detector_class, detector_config
+from ..option_fields import option, options_schema, read_options
+
+RECIPES: Final = ("industrial-adapt",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetConfig:
+    """Which pictures, and how they are split."""
+
+    manifest_path: str = option(
+        ..., "JSONL manifest, relative to the config file or absolute"
+    )
+    root: str | None = option(
+        None, "folder to look for pictures in, after the manifest's own"
+    )
+    categories: tuple[str, ...] = option((), "which to train; empty: all")
+    test_normal_fraction: float = option(
+        0.2, "share of normals without a split that goes to test", low=0.0, high=0.9
+    )
+    split_seed: int | None = option(
+        None, "seed of the split; null: the run's seed", low=0
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """Which detector, with which hyper-parameters."""
+
+    name: str = option("patchcore", "detector")
+    options: dict[str, Any] = option(
+        dict, "hyper-parameters of the detector; the others keep their defaults"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationConfig:
+    """How thresholds are set, always from held-out normals."""
+
+    method: str = option(
+        "conformal",
+        '"conformal": bounds the false-alarm rate; "fixed": takes `threshold`',
+        choices=("conformal", "fixed"),
+    )
+    target_false_alarm_rate: float = option(
+        0.01, "share of normals that may be called anomalous", low=1e-6, high=0.5
+    )
+    folds: int = option(
+        5, "folds of the train normals where the manifest has no val rows", low=2, high=50
+    )
+    threshold: float | None = option(None, 'image threshold for method "fixed"')
+    pixel_threshold: float | None = option(None, 'pixel threshold for method "fixed"')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationConfig:
+    """What is measured on the test rows."""
+
+    pixel_metrics: bool = option(True, "measure pixel AUROC and AUPRO where masks are")
+    bootstrap_resamples: int = option(
+        1000, "resamples of the 95 % intervals; 0: no intervals", low=0, high=100_000
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkbenchConfig:
+    """A whole training run."""
+
+    schema_version: str = option("1.0", "version of this format", choices=("1.0",))
+    recipe: str = option(
+        "industrial-adapt",
+        "fit on train normals, calibrate on held-out normals, evaluate on test, report",
+        choices=RECIPES,
+    )
+    seed: int = option(0, "seed of everything random", low=0, high=2**31 - 1)
+    device: str = option(
+        "auto", "auto takes a GPU if there is one", choices=("auto", "cpu", "cuda")
+    )
+    memory_budget_mb: int = option(
+        4096, "MB that features may take; above it they go to disk", low=64
+    )
+    dataset: DatasetConfig = option(..., "which pictures")
+    model: ModelConfig = option(..., "which detector")
+    calibration: CalibrationConfig = option(..., "how thresholds are set")
+    evaluation: EvaluationConfig = option(..., "what is measured")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the JSON object with every option."""
+        return asdict(self)
+
+    @property
+    def split_seed(self) -> int:
+        """The seed that the split really uses."""
+        chosen = self.dataset.split_seed
+        return self.seed if chosen is None else chosen
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedConfig:
+    """A config and the folder its relative paths stand on."""
+
+    config: WorkbenchConfig
+    path: Path
+
+    @property
+    def manifest_path(self) -> Path:
+        """Where the manifest is."""
+        return (self.path.parent / self.config.dataset.manifest_path).resolve()
+
+    @property
+    def root(self) -> Path | None:
+        """Where pictures are looked for second."""
+        root = self.config.dataset.root
+        return None if root is None else (self.path.parent / root).resolve()
+
+
+def load_config(path: Path) -> LoadedConfig:
+    """Give a config file, every option checked.
+
+    Raises:
+        ConfigError: missing file, unknown keys, wrong types or ranges; all at once.
+    """
+    return LoadedConfig(parse_config(read_json(path), str(path)), path.resolve())
+
+
+def parse_config(payload: Any, where: str) -> WorkbenchConfig:
+    """Give the config of a JSON object; see `load_config`."""
+    problems: list[str] = []
+    config = read_options(WorkbenchConfig, payload, where, problems)
+    raise_all(problems)
+    cls = detector_class(config.model.name, f"{where}: model.name")
+    detector_config(cls, config.model.options, f"{where}: model.options")
+    fixed = config.calibration.method == "fixed"
+    if fixed and config.calibration.threshold is None:
+        problems.append(
+            f'{where}: calibration.threshold: missing; method "fixed" needs the number'
+        )
+    if not fixed and (
+        config.calibration.threshold is not None
+        or config.calibration.pixel_threshold is not None
+    ):
+        problems.append(
+            f"{where}: calibration.threshold: has no effect with method "
+            f'"{config.calibration.method}"; remove it, or set method to "fixed"'
+        )
+    raise_all(problems)
+    return config
+
+
+def config_schema() -> dict[str, Any]:
+    """Give the JSON Schema of config files, for editors."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "PyImgAno training config",
+    } | options_schema(WorkbenchConfig)

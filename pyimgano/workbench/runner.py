@@ -1,0 +1,361 @@
+"""Runs a training config: fit, calibrate on held-out normals, evaluate, report.
+
+    load_config -> read_manifest -> split_manifest -> fit -> calibrate -> evaluate
+    -> run folder (complete or absent)
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pyimgano_runtime.atomic import new_folder, refuse_existing
+from pyimgano_runtime.decode import decoder_name
+from pyimgano_runtime.errors import ConfigError, DatasetError
+from pyimgano_runtime.infer_config import (
+    Calibration,
+    CategoryConfig,
+    InputRules,
+    MapGeometry,
+    Thresholds,
+)
+from pyimgano_runtime.paths import plain_name
+from pyimgano_runtime.predictor import Predictor
+from pyimgano_runtime.rows import scored_row
+
+from .. import calibration as calibrating
+from ..datasets.images import read_ahead
+from ..datasets.manifest import ManifestRow, fingerprint, read_manifest
+from ..datasets.splits import CategorySplit, folds, split_manifest
+from ..detectors import create_detector, detector_class, save_detector
+from ..detectors.feature_detector import FeatureDetector
+from ..detectors.interface import Detector, FitContext, Progress
+from ..inference.evaluation import Evaluation, PixelTruth
+from ..inference.torch_predictor import torch_predictor
+from . import artifacts
+from .config import LoadedConfig, WorkbenchConfig
+from .training_data import RowTrainingData
+
+log = logging.getLogger(__name__)
+
+
+def input_rules() -> InputRules:
+    """Give the input rules that new detectors are trained under."""
+    return InputRules(reference_decoder=decoder_name())
+
+
+def choose_device(name: str) -> torch.device:
+    """Give the device of a config's `device`.
+
+    Raises:
+        ConfigError: cuda was asked for and there is none.
+    """
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise ConfigError(
+            'device: found "cuda", but torch sees no GPU; use "auto" or "cpu"'
+        )
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def load_splits(loaded: LoadedConfig) -> list[CategorySplit]:
+    """Give the split of every category that the config trains.
+
+    Raises:
+        DatasetError: the manifest or its split is refused; all problems at once.
+    """
+    dataset = loaded.config.dataset
+    rows = read_manifest(loaded.manifest_path, root=loaded.root)
+    return split_manifest(
+        rows,
+        categories=dataset.categories,
+        test_normal_fraction=dataset.test_normal_fraction,
+        seed=loaded.config.split_seed,
+        uses_defects=detector_class(loaded.config.model.name).uses_defects,
+    )
+
+
+def train(
+    loaded: LoadedConfig, output: Path, *, force: bool, progress: Progress
+) -> artifacts.Run:
+    """Train every category of a config and write the run folder.
+
+    Raises:
+        ConfigError, DatasetError: refused before anything is written.
+    """
+    output = output.absolute()
+    refuse_existing(output, force=force)
+    device = choose_device(loaded.config.device)
+    splits = load_splits(loaded)
+    _refuse_uncalibratable(splits, loaded.config)
+    names: set[str] = set()
+    with new_folder(output, force=force) as folder:
+        categories = {}
+        for split in splits:
+            stem = plain_name(split.category, names)
+            trainer = CategoryTrainer(loaded.config, split, device, progress)
+            categories[split.category] = {"folder": stem} | trainer.run(folder, stem)
+        config = _absolute(loaded).to_dict()
+        artifacts.write_json(folder / "config.json", config)
+        artifacts.write_json(folder / "environment.json", artifacts.environment())
+        report = {
+            "schema_version": artifacts.RUN_SCHEMA_VERSION,
+            "recipe": loaded.config.recipe,
+            "detector": loaded.config.model.name,
+            "finished": _now(),
+            "device": str(device),
+            "peak_rss_mb": _peak_rss_mb(),
+            "categories": categories,
+        }
+        artifacts.write_json(folder / "report.json", report)
+    return artifacts.open_run(output)
+
+
+@dataclass(slots=True)
+class CategoryTrainer:
+    """Fits, calibrates and evaluates one category."""
+
+    config: WorkbenchConfig
+    split: CategorySplit
+    device: torch.device
+    progress: Progress
+
+    def run(self, folder: Path, stem: str) -> dict[str, Any]:
+        """Do it all, write the category's files, give its report."""
+        name = self.split.category
+        log.info(
+            "%s: %d train, %d val, %d test pictures",
+            *(name, len(self.split.train), len(self.split.val), len(self.split.test)),
+        )
+        rules = input_rules()
+        with tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as workspace:
+            context = self._context(Path(workspace))
+            start = time.perf_counter()
+            detector, held_out, rows = self._fit(rules, context)
+            fit_seconds = time.perf_counter() - start
+        thresholds, calibration = self._calibrate(held_out, rows)
+        checkpoint = folder / "checkpoints" / stem / "model.safetensors"
+        checkpoint.parent.mkdir(parents=True)
+        save_detector(detector, checkpoint)
+        place = folder / "categories" / stem
+        artifacts.write_json(
+            place / "calibration.json", calibrating.as_json(thresholds, calibration)
+        )
+        settings = category_settings(detector, name, thresholds, calibration)
+        predictor = torch_predictor(
+            detector, name, settings, rules, device=self.device
+        )
+        metrics, per_image = self._evaluate(predictor, detector.has_map)
+        artifacts.write_jsonl(place / "per_image.jsonl", per_image)
+        report = {
+            "detector": detector.name,
+            "hyper_parameters": detector.hyper_parameters(),
+            "counts": self._counts(rows),
+            "data_fingerprint": fingerprint(self.split.train),
+            "image_threshold": thresholds.image,
+            "pixel_threshold": thresholds.pixel,
+            "fit_seconds": fit_seconds,
+        } | metrics
+        message = calibrating.small_n_message(thresholds)
+        report["warnings"] = [message] if message else []
+        if message:
+            log.warning("%s: %s", name, message)
+        artifacts.write_json(
+            place / "report.json",
+            {"schema_version": artifacts.RUN_SCHEMA_VERSION, "category": name} | report,
+        )
+        return report
+
+    def _context(self, workspace: Path) -> FitContext:
+        return FitContext(
+            generator=torch.Generator().manual_seed(self.config.seed),
+            device=self.device,
+            workspace=workspace,
+            progress=self._progress,
+            memory_budget=self.config.memory_budget_mb * 1024**2,
+        )
+
+    def _progress(self, step: str, done: int, total: int) -> None:
+        self.progress(f"{self.split.category}: {step}", done, total)
+
+    def _fit(
+        self, rules: InputRules, context: FitContext
+    ) -> tuple[Detector, calibrating.HeldOutScores | None, Sequence[ManifestRow]]:
+        """Fit, and score normals that the scoring model has not seen."""
+        config, split = self.config, self.split
+        detector: Detector = create_detector(config.model.name, config.model.options)
+        detector.to(self.device).eval()
+        normals = split.train_normals()
+        conformal = config.calibration.method == "conformal"
+        if conformal and not split.val and isinstance(detector, FeatureDetector):
+            data = RowTrainingData(normals, rules)
+            features = detector.extract(data, context=context)
+            parts = folds(
+                [row.group for row in normals],
+                n_folds=config.calibration.folds,
+                seed=config.split_seed,
+            )
+            held_out = calibrating.out_of_fold_scores(
+                detector, features, parts, [r.group for r in normals], context=context
+            )
+            context.generator.manual_seed(config.seed)
+            return detector.fit_features(features, context=context), held_out, normals
+
+        rows: Sequence[ManifestRow] = split.val
+        source = "val"
+        if conformal and not split.val:
+            # Detectors that train cannot be fitted five times: hold a fifth out.
+            parts = folds([r.group for r in normals], n_folds=5, seed=config.split_seed)
+            held = set(parts[0])
+            rows = [row for i, row in enumerate(normals) if i in held]
+            normals = [row for i, row in enumerate(normals) if i not in held]
+            source = "holdout"
+        defects = split.train_defects()
+        data = RowTrainingData(normals, rules, defect_rows=defects)
+        detector.fit(data, context=context)
+        if not conformal:
+            return detector, None, ()
+        return detector, self._score(detector.eval(), rows, rules, source), rows
+
+    def _score(
+        self,
+        detector: Detector,
+        rows: Sequence[ManifestRow],
+        rules: InputRules,
+        source: str,
+    ) -> calibrating.HeldOutScores:
+        scores, maxima = [], []
+        images = read_ahead(rows, rules)
+        for done, image in enumerate(images, start=1):
+            with torch.inference_mode():
+                batch = torch.from_numpy(image[None]).to(self.device)
+                score, anomaly_map = detector(batch)
+            scores.append(float(score[0]))
+            if anomaly_map is not None:
+                maxima.append(float(anomaly_map.max()))
+            self._progress("calibration", done, len(rows))
+        return calibrating.HeldOutScores(
+            image=np.asarray(scores, dtype=np.float32),
+            map_max=np.asarray(maxima, dtype=np.float32) if maxima else None,
+            groups=tuple(row.group for row in rows),
+            source=source,
+        )
+
+    def _calibrate(
+        self,
+        held_out: calibrating.HeldOutScores | None,
+        rows: Sequence[ManifestRow],
+    ) -> tuple[Thresholds, Calibration]:
+        chosen = self.config.calibration
+        by, at = f"pyimgano train ({self.config.recipe})", _now()
+        if held_out is None:
+            assert chosen.threshold is not None
+            return calibrating.fixed_thresholds(
+                chosen.threshold, chosen.pixel_threshold, set_by=by, set_at=at
+            )
+        return calibrating.calibrate(
+            held_out,
+            target_false_alarm_rate=chosen.target_false_alarm_rate,
+            fingerprint=fingerprint(rows),
+            set_by=by,
+            set_at=at,
+        )
+
+    def _evaluate(
+        self, predictor: Predictor, has_map: bool
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        rows = self.split.test
+        truth = PixelTruth(
+            rows, wanted=self.config.evaluation.pixel_metrics, has_map=has_map
+        )
+        evaluation = Evaluation(truth)
+        per_image = []
+        images = read_ahead(rows, predictor.rules)
+        for done, (row, image) in enumerate(zip(rows, images, strict=True), start=1):
+            prediction = predictor.predict(image)
+            evaluation.add(row, prediction, truth.mask(row, image, predictor.rules))
+            per_image.append(
+                scored_row(row.image, predictor, prediction, prediction.ms)
+                | {"label_true": row.label, "group_id": row.group_id, "meta": row.meta}
+            )
+            self._progress("evaluation", done, len(rows))
+        metrics = evaluation.report(
+            predictor.threshold,
+            seed=self.config.seed,
+            n_resamples=self.config.evaluation.bootstrap_resamples,
+        )
+        return metrics | {"pixel_metrics": truth.to_json()}, per_image
+
+    def _counts(self, calibration_rows: Sequence[ManifestRow]) -> dict[str, int]:
+        test = self.split.test
+        return {
+            "train_normals": len(self.split.train_normals()),
+            "train_defects": len(self.split.train_defects()),
+            "calibration": len(calibration_rows),
+            "test_normals": sum(row.label == 0 for row in test),
+            "test_anomalies": sum(row.label == 1 for row in test),
+        }
+
+
+def category_settings(
+    detector: Any, name: str, thresholds: Thresholds, calibration: Calibration
+) -> CategoryConfig:
+    """Give what the runtime needs to judge this category's scores."""
+    map_size = detector.map_size()
+    return CategoryConfig(
+        graph=(name,),
+        thresholds=thresholds,
+        calibration=calibration,
+        map_geometry=None if map_size is None else MapGeometry("stretch", map_size),
+    )
+
+
+def _refuse_uncalibratable(
+    splits: Sequence[CategorySplit], config: WorkbenchConfig
+) -> None:
+    """Refuse, before any work, what could not get a threshold in the end."""
+    if config.calibration.method != "conformal":
+        return
+    problems = []
+    for split in splits:
+        groups = {row.group for row in split.train_normals()}
+        if not split.val and len(groups) < 2:
+            problems.append(
+                f"{split.category}: {len(split.train_normals())} train normals of "
+                f"{len(groups)} part and no val rows: a threshold needs normals that "
+                'the model was not fitted on; add some, or set calibration.method to '
+                '"fixed" with a threshold'
+            )
+    if problems:
+        raise DatasetError("\n".join(problems))
+
+
+def _absolute(loaded: LoadedConfig) -> WorkbenchConfig:
+    """Give the config with its paths absolute, so that the run can be read later."""
+    root = loaded.root
+    dataset = replace(
+        loaded.config.dataset,
+        manifest_path=str(loaded.manifest_path),
+        root=None if root is None else str(root),
+    )
+    return replace(loaded.config, dataset=dataset)
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _peak_rss_mb() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024**2 if sys.platform == "darwin" else 1024)

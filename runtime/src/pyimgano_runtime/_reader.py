@@ -1,0 +1,332 @@
+"""Strict reading of JSON objects: every problem is found, named and placed.
+
+    fields = Fields(payload, "config.json", problems)
+    size = fields.integer("size", default=256, low=8)
+    fields.finish()          # unknown keys, each with the closest known name
+    raise_all(problems)
+
+A value that is wrong is reported and replaced by a harmless stand-in, so that one
+reading finds all problems of a file; the caller raises before using any of it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from .errors import ConfigError, PyimganoError
+
+MAX_JSON_BYTES: Final = 64 * 1024 * 1024
+MAX_JSON_DEPTH: Final = 64
+
+_REQUIRED: Final = object()
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """`did you mean "width"?` for a misspelt name, or what is known."""
+    names = sorted(known)
+    match = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if match:
+        return f'did you mean "{match[0]}"?'
+    return "known: " + ", ".join(names) if names else "nothing is known here"
+
+
+def parse_json(
+    data: bytes, where: str, *, error: type[PyimganoError] = ConfigError
+) -> Any:
+    """Give the value of a JSON text: no duplicate keys, NaN, BOM or deep nesting.
+
+    Raises:
+        PyimganoError: of the class `error`, with line and column.
+    """
+    if len(data) > MAX_JSON_BYTES:
+        raise error(
+            f"{where}: {len(data)} bytes, expected at most {MAX_JSON_BYTES}; "
+            "this is not a file that PyImgAno wrote"
+        )
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as cause:
+        raise error(
+            f"{where}: byte {cause.start} is not UTF-8; save the file as UTF-8"
+        ) from cause
+    if text.startswith("\ufeff"):
+        raise error(
+            f"{where}: starts with a byte-order mark, expected plain UTF-8; "
+            'save it as "UTF-8 without BOM"'
+        )
+    if _depth(text) > MAX_JSON_DEPTH:
+        raise error(
+            f"{where}: nested more than {MAX_JSON_DEPTH} levels deep; "
+            "this is not a file that PyImgAno wrote"
+        )
+
+    def refuse_constant(name: str) -> float:
+        raise error(f"{where}: contains {name}, expected finite numbers only")
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) != len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise error(f'{where}: the key "{twice}" stands twice; keep one of them')
+        return result
+
+    def bounded_int(digits: str) -> int:
+        if len(digits) > 20:
+            raise error(f"{where}: a number of {len(digits)} digits is out of range")
+        return int(digits)
+
+    try:
+        return json.loads(
+            text,
+            parse_constant=refuse_constant,
+            object_pairs_hook=unique,
+            parse_int=bounded_int,
+        )
+    except json.JSONDecodeError as cause:
+        raise error(
+            f"{where}: line {cause.lineno}, column {cause.colno}: {cause.msg}; "
+            "expected one JSON value"
+        ) from cause
+
+
+def _depth(text: str) -> int:
+    """Deepest nesting of brackets outside of strings."""
+    bare = re.sub(r'"(?:[^"\\]|\\.)*"', "", text) if '"' in text else text
+    depth = deepest = 0
+    for match in re.finditer(r"[\[\]{}]", bare):
+        depth += 1 if match[0] in "[{" else -1
+        deepest = max(deepest, depth)
+        if deepest > MAX_JSON_DEPTH:
+            break
+    return deepest
+
+
+def read_json(path: Path, *, error: type[PyimganoError] = ConfigError) -> Any:
+    """Give the value of a JSON file, read strictly (see `parse_json`)."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as cause:
+        raise error(f"{path}: no such file; check the path") from cause
+    except OSError as cause:
+        raise error(f"{path}: cannot be read ({cause.strerror})") from cause
+    return parse_json(data, str(path), error=error)
+
+
+def dump_json(value: Any) -> str:
+    """Give the JSON text that we write: indented, ordered as built, no NaN."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+class Fields:
+    """Reads the fields of one JSON object and remembers which were asked for."""
+
+    def __init__(
+        self, payload: Any, where: str, problems: list[str], *, at: str = ""
+    ) -> None:
+        self.where = where
+        self.at = at
+        self.problems = problems
+        self.known: set[str] = set()
+        self.payload: dict[str, Any] = {}
+        if isinstance(payload, dict):
+            self.payload = payload
+        else:
+            self._wrong(at.rstrip(".") or "the file", payload, "an object {...}")
+
+    def finish(self) -> None:
+        """Report every key of the object that no field asked for."""
+        for key in self.payload:
+            if key not in self.known:
+                self.problems.append(
+                    f"{self.where}: {self.at}{key}: unknown key "
+                    f"({closest(key, self.known)})"
+                )
+
+    def problem(self, key: str, message: str) -> None:
+        """Report a problem of one field in the caller's words."""
+        self.problems.append(f"{self.where}: {self.at}{key}: {message}")
+
+    def has(self, key: str) -> bool:
+        """Whether the key is there and not null; marks it as known."""
+        self.known.add(key)
+        return self.payload.get(key) is not None
+
+    def raw(self, key: str, default: Any = _REQUIRED) -> Any:
+        """The value as it stands, or the default; a missing one is a problem."""
+        self.known.add(key)
+        if key in self.payload:
+            return self.payload[key]
+        if default is _REQUIRED:
+            self.problem(key, "missing; expected a value")
+            return None
+        return default
+
+    def text(
+        self,
+        key: str,
+        default: Any = _REQUIRED,
+        *,
+        choices: Sequence[str] | None = None,
+    ) -> str:
+        """A non-empty string, one of `choices` if given."""
+        value = self.raw(key, default)
+        if value is default:
+            return value  # type: ignore[no-any-return]
+        if key not in self.payload:
+            return ""
+        if not isinstance(value, str) or not value:
+            self._wrong(key, value, "a text")
+            return ""
+        if choices is not None and value not in choices:
+            expected = ", ".join(f'"{c}"' for c in choices)
+            hint = difflib.get_close_matches(value, choices, n=1)
+            tail = f' (did you mean "{hint[0]}"?)' if hint else ""
+            self.problem(key, f'found "{value}", expected one of {expected}{tail}')
+        return value
+
+    def integer(
+        self,
+        key: str,
+        default: Any = _REQUIRED,
+        *,
+        low: int | None = None,
+        high: int | None = None,
+    ) -> int:
+        """A whole number within [low, high]."""
+        return int(self._number(key, default, low, high, whole=True))
+
+    def number(
+        self,
+        key: str,
+        default: Any = _REQUIRED,
+        *,
+        low: float | None = None,
+        high: float | None = None,
+    ) -> float:
+        """A finite number within [low, high]."""
+        return float(self._number(key, default, low, high, whole=False))
+
+    def maybe(self, key: str, read: Callable[[str], Any]) -> Any:
+        """None if the key is absent or null, else what `read` gives."""
+        return read(key) if self.has(key) else None
+
+    def flag(self, key: str, default: Any = _REQUIRED) -> bool:
+        """true or false."""
+        value = self.raw(key, default)
+        if not isinstance(value, bool):
+            if key in self.payload:
+                self._wrong(key, value, "true or false")
+            return False
+        return value
+
+    def array(self, key: str, default: Any = _REQUIRED) -> list[Any]:
+        """A list, its items unchecked."""
+        value = self.raw(key, default)
+        if not isinstance(value, (list, tuple)):
+            if key in self.payload:
+                self._wrong(key, value, "a list [...]")
+            return []
+        return list(value)
+
+    def texts(self, key: str, default: Any = _REQUIRED) -> tuple[str, ...]:
+        """A list of texts."""
+        items = self.array(key, default)
+        for index, item in enumerate(items):
+            if not isinstance(item, str):
+                self._wrong(f"{key}[{index}]", item, "a text")
+        return tuple(str(item) for item in items)
+
+    def numbers(self, key: str, default: Any = _REQUIRED) -> tuple[float, ...]:
+        """A list of finite numbers."""
+        items = self.array(key, default)
+        for index, item in enumerate(items):
+            if not _is_number(item):
+                self._wrong(f"{key}[{index}]", item, "a finite number")
+        return tuple(float(i) if _is_number(i) else 0.0 for i in items)
+
+    def size(self, key: str, default: Any = _REQUIRED) -> tuple[int, int]:
+        """[height, width], both positive whole numbers."""
+        items = self.array(key, default)
+        good = len(items) == 2 and all(
+            isinstance(i, int) and not isinstance(i, bool) and i > 0 for i in items
+        )
+        if not good:
+            if key in self.payload:
+                self._wrong(key, items, "[height, width], two positive whole numbers")
+            return (1, 1)
+        return (items[0], items[1])
+
+    def fields(self, key: str, default: Any = _REQUIRED) -> Fields:
+        """A nested object, to be read the same way."""
+        value = self.raw(key, default)
+        if value is None and key not in self.payload:
+            value = {}
+        return Fields(value, self.where, self.problems, at=f"{self.at}{key}.")
+
+    def each(self, key: str) -> list[tuple[str, Fields]]:
+        """The members of an object of objects, as (name, fields)."""
+        value = self.raw(key)
+        if not isinstance(value, dict):
+            if key in self.payload:
+                self._wrong(key, value, "an object {...}")
+            return []
+        return [
+            (name, Fields(item, self.where, self.problems, at=f"{self.at}{key}.{name}."))
+            for name, item in value.items()
+        ]
+
+    def items(self, key: str, default: Any = _REQUIRED) -> list[Fields]:
+        """The members of a list of objects."""
+        return [
+            Fields(item, self.where, self.problems, at=f"{self.at}{key}[{index}].")
+            for index, item in enumerate(self.array(key, default))
+        ]
+
+    def _number(
+        self,
+        key: str,
+        default: Any,
+        low: float | None,
+        high: float | None,
+        *,
+        whole: bool,
+    ) -> float:
+        value = self.raw(key, default)
+        if key not in self.payload:
+            return 0 if value is None else value  # type: ignore[no-any-return]
+        kind = "a whole number" if whole else "a finite number"
+        expected = kind + _range_text(low, high)
+        good = _is_number(value) and (not whole or isinstance(value, int))
+        if not good:
+            self._wrong(key, value, expected)
+            return low if low is not None else 0
+        if (low is not None and value < low) or (high is not None and value > high):
+            self._wrong(key, value, expected)
+        return value  # type: ignore[no-any-return]
+
+    def _wrong(self, key: str, value: Any, expected: str) -> None:
+        shown = json.dumps(value, default=str)
+        shown = shown if len(shown) <= 60 else shown[:57] + "..."
+        place = key if key == self.at.rstrip(".") else f"{self.at}{key}"
+        self.problems.append(f"{self.where}: {place}: found {shown}, expected {expected}")
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return math.isfinite(value) and abs(value) < 1e300
+
+
+def _range_text(low: float | None, high: float | None) -> str:
+    if low is not None and high is not None:
+        return f" from {low} to {high}"
+    if low is not None:
+        return f" of at least {low}"
+    return "" if high is None else f" of at most {high}"

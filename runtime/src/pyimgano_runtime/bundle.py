@@ -1,0 +1,89 @@
+"""Opens a bundle folder: the document is read strictly, every file is proven."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ._reader import parse_json
+from .errors import BundleError
+from .infer_config import FILE_NAME, InferConfig
+from .paths import read_listed
+
+MAX_CONFIG_BYTES: Final = 64 * 1024 * 1024
+MAX_FILE_BYTES: Final = 2 * 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle whose document was read; files are read when asked for."""
+
+    root: Path
+    config: InferConfig
+    sha256: str  # of infer_config.json: names this release exactly
+
+    def read(self, path: str) -> bytes:
+        """Give the bytes of a listed file, after checking size and sha256.
+
+        Raises:
+            BundleError: not listed, missing, a link, or changed since export.
+        """
+        entry = next((e for e in self.config.files if e.path == path), None)
+        if entry is None:
+            raise BundleError(f'{self.root}: "{path}" does not stand in files')
+        return read_listed(
+            self.root,
+            path,
+            size=entry.size,
+            sha256=entry.sha256,
+            max_bytes=MAX_FILE_BYTES,
+        )
+
+    def verify_files(self) -> None:
+        """Read and check every listed file; all that is wrong is raised at once."""
+        problems = []
+        for entry in self.config.files:
+            try:
+                self.read(entry.path)
+            except BundleError as error:
+                problems.append(str(error))
+        if problems:
+            raise BundleError("\n".join(problems))
+
+    def unlisted_files(self) -> list[str]:
+        """Files in the folder that the document does not list, sorted."""
+        listed = {entry.path for entry in self.config.files} | {FILE_NAME}
+        found = []
+        for folder, _, names in os.walk(self.root):
+            for name in names:
+                path = (Path(folder) / name).relative_to(self.root).as_posix()
+                if path not in listed:
+                    found.append(path)
+        return sorted(found)
+
+
+def open_bundle(folder: str | os.PathLike[str]) -> Bundle:
+    """Give the bundle in a folder, its document read and checked.
+
+    Raises:
+        BundleError: no such folder, no infer_config.json in it, or a document that
+            is refused; the message says which field and why.
+    """
+    root = Path(os.path.abspath(folder))
+    if root.name == FILE_NAME and root.is_file():
+        root = root.parent
+    if not root.is_dir():
+        raise BundleError(
+            f"{root}: no such bundle folder; expected a folder with {FILE_NAME}, "
+            'made by "pyimgano bundle export"'
+        )
+    data = read_listed(
+        root, FILE_NAME, size=None, sha256=None, max_bytes=MAX_CONFIG_BYTES
+    )
+    where = str(root / FILE_NAME)
+    payload = parse_json(data, where, error=BundleError)
+    config = InferConfig.from_dict(payload, where)
+    return Bundle(root, config, hashlib.sha256(data).hexdigest())

@@ -1,0 +1,163 @@
+"""Replays a bundle's goldens on this machine: proof that the same scores come out."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from .bundle import Bundle
+from .decode import decode_bytes, decoder_name
+from .errors import BundleError, ImageError
+from .infer_config import Golden
+from .predictor import Predictor
+from .thresholds import is_anomaly
+
+TINY: Final = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenResult:
+    """How one golden came out here."""
+
+    image: str
+    category: str
+    decoder: str  # "same", "differs" (pixels unlike those at export), "missing"
+    expected_score: float
+    score: float | None
+    score_rel_diff: float | None
+    map_diff_of_range: float | None
+    label_same: bool | None
+    agrees: bool | None  # None: could not be replayed, or only the decoder differs
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the result as a JSON object."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """The verdict over all goldens of a bundle."""
+
+    bundle: str
+    bundle_sha256: str
+    engine: str
+    decoder: str
+    results: tuple[GoldenResult, ...]
+    unlisted: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether at least one golden was replayed and none disagrees."""
+        verdicts = [r.agrees for r in self.results if r.agrees is not None]
+        return bool(verdicts) and all(verdicts)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the report as a JSON object."""
+        return {
+            "bundle": self.bundle,
+            "bundle_sha256": self.bundle_sha256,
+            "engine": self.engine,
+            "decoder": self.decoder,
+            "ok": self.ok,
+            "results": [result.to_json() for result in self.results],
+            "unlisted": list(self.unlisted),
+        }
+
+
+def check_bundle(bundle: Bundle, *, threads: int | None = None) -> CheckReport:
+    """Verify every file's hash, then compare each golden with what torch gave.
+
+    Raises:
+        BundleError: a file is missing or was changed, or the model is refused.
+    """
+    bundle.verify_files()
+    results, engine = [], ""
+    for name in bundle.config.categories:
+        predictor = Predictor.open(bundle, category=name, threads=threads)
+        engine = predictor.engine.name
+        goldens = [g for g in bundle.config.parity.goldens if g.category == name]
+        results += [_replay(bundle, predictor, golden) for golden in goldens]
+    return CheckReport(
+        bundle=str(bundle.root),
+        bundle_sha256=bundle.sha256,
+        engine=engine,
+        decoder=decoder_name(),
+        results=tuple(results),
+        unlisted=tuple(bundle.unlisted_files()),
+    )
+
+
+def _replay(bundle: Bundle, predictor: Predictor, golden: Golden) -> GoldenResult:
+    try:
+        image = decode_bytes(
+            bundle.read(golden.image), predictor.rules, name=golden.image
+        )
+    except ImageError:
+        return _not_replayed(golden, "missing")
+    pixels = hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
+    decoder = "same" if pixels == golden.pixels_sha256 else "differs"
+    prediction = predictor.predict(image)
+
+    tolerances = bundle.config.parity.tolerances
+    score_diff = relative_difference(prediction.score, golden.score)
+    map_diff = None
+    if golden.map is not None and prediction.anomaly_map is not None:
+        expected = np.load(io.BytesIO(bundle.read(golden.map)), allow_pickle=False)
+        if expected.shape != prediction.anomaly_map.shape:
+            raise BundleError(
+                f"{bundle.root / golden.map}: shape {expected.shape}, the model gives "
+                f"{prediction.anomaly_map.shape}; export the bundle again"
+            )
+        map_diff = difference_of_range(prediction.anomaly_map, expected)
+    label_same = is_anomaly(prediction.score, predictor.threshold) == is_anomaly(
+        golden.score, predictor.threshold
+    )
+    agrees: bool | None = (
+        score_diff <= tolerances["score_rel"]
+        and (map_diff is None or map_diff <= tolerances["map_of_range"])
+        and label_same
+    )
+    return GoldenResult(
+        image=golden.image,
+        category=golden.category,
+        decoder=decoder,
+        expected_score=golden.score,
+        score=prediction.score,
+        score_rel_diff=score_diff,
+        map_diff_of_range=map_diff,
+        label_same=label_same,
+        # Other pixels give another score: that says nothing about the model.
+        agrees=agrees if decoder == "same" else None,
+    )
+
+
+def _not_replayed(golden: Golden, decoder: str) -> GoldenResult:
+    return GoldenResult(
+        image=golden.image,
+        category=golden.category,
+        decoder=decoder,
+        expected_score=golden.score,
+        score=None,
+        score_rel_diff=None,
+        map_diff_of_range=None,
+        label_same=None,
+        agrees=None,
+    )
+
+
+def relative_difference(found: float, expected: float) -> float:
+    """|found - expected| / max(|found|, |expected|); 0 where both are 0."""
+    scale = max(abs(found), abs(expected), TINY)
+    return abs(found - expected) / scale
+
+
+def difference_of_range(found: Any, expected: Any) -> float:
+    """Largest |difference| of two maps as a share of the expected map's range."""
+    largest = float(np.max(np.abs(found - expected), initial=0.0))
+    reach = float(expected.max() - expected.min()) if expected.size else 0.0
+    scale = max(reach, float(np.max(np.abs(expected), initial=0.0)) * 1e-3, TINY)
+    return largest / scale

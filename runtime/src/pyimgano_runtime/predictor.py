@@ -1,0 +1,173 @@
+"""The judgement of one picture: score, p-value, threshold, label, map.
+
+    predictor = Predictor.open("bundle", category="bracket")
+    prediction = predictor.predict(image_u8)        # (H, W, 3) uint8 RGB
+
+The torch side builds the same class around its own engine, so that everything after
+the graph exists once.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from .bundle import Bundle, open_bundle
+from .decode import check_array, read_image
+from .engine import Engine, OnnxEngine
+from .errors import ConfigError, ImageError
+from .infer_config import CategoryConfig, InputRules, select_category
+from .thresholds import is_anomaly, p_value
+
+Image = npt.NDArray[np.uint8]
+AnomalyMap = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a bundle says about one picture."""
+
+    score: float  # raw, unbounded, higher is more anomalous
+    p_value: float | None  # share of normals at least as anomalous, in (0, 1]
+    threshold: float
+    threshold_source: str  # "bundle: conformal", "--threshold", ...
+    label: str  # "anomaly" when float32(score) >= float32(threshold), else "normal"
+    anomaly_map: AnomalyMap | None  # (h, w) float32 at map resolution
+    ms: dict[str, float]  # wall-clock milliseconds by step
+
+
+class Predictor:
+    """Scores pictures of one category with one engine."""
+
+    def __init__(
+        self,
+        category: str,
+        settings: CategoryConfig,
+        rules: InputRules,
+        engine: Engine,
+        *,
+        threshold: float | None = None,
+        bundle: Bundle | None = None,
+    ) -> None:
+        self.category = category
+        self.settings = settings
+        self.rules = rules
+        self.engine = engine
+        self.bundle = bundle
+        self._calibration = np.asarray(
+            settings.calibration.image_scores, dtype=np.float32
+        )
+        if threshold is None:
+            self.threshold = settings.thresholds.image
+            method = settings.thresholds.provenance["image"].method
+            self.threshold_source = f"bundle: {method}"
+        else:
+            if not math.isfinite(threshold):
+                raise ConfigError(
+                    f"--threshold: found {threshold}, expected a finite number"
+                )
+            self.threshold = float(np.float32(threshold))
+            self.threshold_source = "--threshold"
+
+    @classmethod
+    def open(
+        cls,
+        bundle: str | os.PathLike[str] | Bundle,
+        *,
+        category: str | None = None,
+        threads: int | None = None,
+        threshold: float | None = None,
+    ) -> Predictor:
+        """Give a predictor on a bundle folder.
+
+        Args:
+            bundle: the folder, or one that was opened before.
+            category: which one; may be left out where there is only one.
+            threads: onnxruntime threads; default: the cores this process may use.
+            threshold: replaces the bundle's image threshold.
+
+        Raises:
+            BundleError: the bundle is refused, or has no such category.
+        """
+        opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+        config = opened.config
+        name = select_category(list(config.categories), category)
+        settings = config.categories[name]
+        spec = config.models[settings.graph[0]]
+        where = str(opened.root / spec.file)
+        engine = OnnxEngine(opened.read(spec.file), spec, where, threads=threads)
+        return cls(
+            name, settings, config.input, engine, threshold=threshold, bundle=opened
+        )
+
+    def predict(self, image_u8: Image, *, with_map: bool = True) -> Prediction:
+        """Judge one picture.
+
+        Args:
+            image_u8: (H, W, 3) uint8 RGB, or (H, W) uint8 grey.
+            with_map: leave the map out to save its time; the score is the same.
+
+        Raises:
+            ImageError: wrong type, shape or size; or the engine failed.
+        """
+        return self.predict_batch([image_u8], with_map=with_map)[0]
+
+    def predict_batch(
+        self, images_u8: Sequence[Image], *, with_map: bool = True
+    ) -> list[Prediction]:
+        """Judge several pictures of one size in one run of the graph."""
+        images = [
+            check_array(image, self.rules, f"image {index}")
+            for index, image in enumerate(images_u8)
+        ]
+        if not images:
+            return []
+        if len({image.shape for image in images}) > 1:
+            raise ImageError(
+                "the pictures of a batch have several sizes, expected one; "
+                "predict them one by one",
+                code="IMAGE_SHAPE",
+                stage="infer",
+            )
+        start = time.perf_counter()
+        scores, maps = self.engine.run(np.stack(images), with_map=with_map)
+        infer_ms = (time.perf_counter() - start) * 1000 / len(images)
+        return [
+            self._judge(float(score), maps[i] if maps is not None else None, infer_ms)
+            for i, score in enumerate(scores)
+        ]
+
+    def read(self, path: Path) -> Image:
+        """Give the pixels of a picture file by the bundle's input rules."""
+        return read_image(path, self.rules)
+
+    def _judge(
+        self, score: float, anomaly_map: AnomalyMap | None, infer_ms: float
+    ) -> Prediction:
+        start = time.perf_counter()
+        if not math.isfinite(score):
+            raise ImageError(
+                f"the graph gave the score {score}; the model is damaged or the "
+                "picture is outside of what it can score",
+                code="SCORE_NOT_FINITE",
+                stage="infer",
+            )
+        p = p_value(score, self._calibration)
+        label = "anomaly" if is_anomaly(score, self.threshold) else "normal"
+        post_ms = (time.perf_counter() - start) * 1000
+        return Prediction(
+            score=score,
+            p_value=p,
+            threshold=self.threshold,
+            threshold_source=self.threshold_source,
+            label=label,
+            anomaly_map=anomaly_map,
+            ms={"infer": infer_ms, "post": post_ms},
+        )

@@ -31,7 +31,9 @@ def bundle() -> None:
     help="Bundle folder to make.",
 )
 @click.option("--name", help="Name of the bundle. Default: the output folder's name.")
-@click.option("--release", default="1", show_default=True, help="Version of the bundle.")
+@click.option(
+    "--release", default="1", show_default=True, help="Version of the bundle."
+)
 @click.option(
     "--goldens",
     type=click.Choice(["synthetic", "real", "none"]),

@@ -91,7 +91,9 @@ def threshold_above(score: float) -> float:
     return float(np.nextafter(raised, np.float32(np.inf), dtype=np.float32))
 
 
-def conformal_threshold(scores: Scores, requested_rate: float) -> tuple[float, ConformalRank]:
+def conformal_threshold(
+    scores: Scores, requested_rate: float
+) -> tuple[float, ConformalRank]:
     """Give the threshold that a new normal reaches with at most the used rate."""
     rank = conformal_rank(len(scores), requested_rate)
     ordered = np.sort(scores.astype(np.float32))
@@ -135,7 +137,9 @@ def calibrate(
     provenance = {"image": image_provenance}
     pixel = None
     if held_out.map_max is not None:
-        pixel, provenance["pixel"] = one(held_out.map_max, "largest map value per image")
+        pixel, provenance["pixel"] = one(
+            held_out.map_max, "largest map value per image"
+        )
     return (
         Thresholds(image=image, pixel=pixel, compare=">=", provenance=provenance),
         Calibration(stored_scores(held_out.image), n_images=len(held_out.image)),

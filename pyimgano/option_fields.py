@@ -1,12 +1,12 @@
 """Options as data: one declaration gives the default, the check and the docs.
 
-    @dataclass(frozen=True, slots=True, kw_only=True)
-    class Config:
-        bank_size: int = option(2000, "vectors kept", low=1)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    bank_size: int = option(2000, "vectors kept", low=1)
 
-    read_options(Config, payload, "config.json", problems)   # strict reader
-    options_schema(Config)                                   # JSON Schema for editors
-    options_table(Config)                                    # rows for the docs
+read_options(Config, payload, "config.json", problems)   # strict reader
+options_schema(Config)                                   # JSON Schema for editors
+options_table(Config)                                    # rows for the docs
 """
 
 from __future__ import annotations
@@ -140,7 +140,9 @@ def options_schema(cls: Any) -> dict[str, Any]:
             if default is dataclasses.MISSING:
                 required.append(item.name)
             else:
-                schema["default"] = list(default) if isinstance(default, tuple) else default
+                schema["default"] = (
+                    list(default) if isinstance(default, tuple) else default
+                )
             if optional:
                 schema["type"] = [schema["type"], "null"]
         schema["description"] = item.metadata["doc"]

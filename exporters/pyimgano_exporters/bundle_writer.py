@@ -9,6 +9,7 @@ import hashlib
 import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,6 +53,7 @@ Image = npt.NDArray[np.uint8]
 GOLDEN_MODES: Final = ("synthetic", "real", "none")
 MAX_REAL_GOLDENS: Final = 8
 MAX_REAL_BYTES: Final = 32_000_000
+REAL_PER_CATEGORY: Final = 4
 JPEG_QUALITY: Final = 95
 
 
@@ -217,9 +219,9 @@ def _golden_images(category: _Exported, request: BundleRequest) -> list[Image]:
         return []
     if request.goldens == "synthetic":
         return synthetic_goldens(category.export.normals(), seed=request.seed)
-    pictures = [image for _, image in zip(range(200), (i for _, i in category.export.held_out()))]
-    step = max(1, len(pictures) // 4)
-    return pictures[::step][:4]
+    pictures = [image for _, image in islice(category.export.held_out(), 200)]
+    step = max(1, len(pictures) // REAL_PER_CATEGORY)
+    return pictures[::step][:REAL_PER_CATEGORY]
 
 
 def _encode_jpeg(image: Image) -> bytes:

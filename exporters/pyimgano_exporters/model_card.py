@@ -45,7 +45,9 @@ def _category_lines(config: InferConfig, name: str) -> list[str]:
     lines.append(f"- Data fingerprint: `{training['data_fingerprint']}`")
     for kind, provenance in category.thresholds.provenance.items():
         value = getattr(category.thresholds, kind)
-        lines.append(f"- {kind.capitalize()} threshold {value:.6g}: {_origin(provenance)}")
+        lines.append(
+            f"- {kind.capitalize()} threshold {value:.6g}: {_origin(provenance)}"
+        )
     for warning in training.get("warnings", []):
         lines.append(f"- Warning: {warning}")
     lines.append(
@@ -54,7 +56,11 @@ def _category_lines(config: InferConfig, name: str) -> list[str]:
         f"{parity.label_flips} label flips, closest score to the threshold "
         f"{parity.min_threshold_distance:.3g} away"
     )
-    lines += ["", "| metric on the test images | value | 95 % interval |", "|---|---|---|"]
+    lines += [
+        "",
+        "| metric on the test images | value | 95 % interval |",
+        "|---|---|---|",
+    ]
     metrics = training["metrics"]
     for key, value in metrics.items():
         if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -88,8 +94,8 @@ def _goldens_line(config: InferConfig) -> str:
     kinds = {golden.kind for golden in goldens}
     if kinds == {"synthetic"}:
         return (
-            f"{len(goldens)} synthetic pictures, drawn from per-pixel statistics of the "
-            "training normals (or from noise alone where there were fewer than 20): "
+            f"{len(goldens)} synthetic pictures, drawn from per-pixel statistics of "
+            "the training normals (or from noise alone where there were fewer than 20): "
             "no photograph is in this bundle."
         )
     licence: Any = config.training.get("image_licence") or "not stated"

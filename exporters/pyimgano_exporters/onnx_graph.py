@@ -59,7 +59,10 @@ def export_graph(detector: ExportableDetector) -> bytes:
                 external_data=False,
                 verbose=False,
             )
-    except (torch.onnx.errors.OnnxExporterError, torch._dynamo.exc.TorchDynamoException) as cause:
+    except (
+        torch.onnx.errors.OnnxExporterError,
+        torch._dynamo.exc.TorchDynamoException,
+    ) as cause:
         raise ExportError(
             f"{detector.name}: torch cannot export its forward "
             f"({str(cause).splitlines()[0]})"

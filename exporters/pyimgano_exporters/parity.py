@@ -105,8 +105,8 @@ class ParityMeter:
         if found:
             raise ParityError(
                 f"{where}: the exported graph does not score like the trained "
-                f"detector on {self.n_images} {self.images} images: {'; '.join(found)}; "
-                "no bundle was written"
+                f"detector on {self.n_images} {self.images} images: "
+                f"{'; '.join(found)}; no bundle was written"
             )
 
 

@@ -307,6 +307,12 @@ def _plate(
     return np.array(right + left) + np.array([x, y])
 
 
+def _round_about(tooth: NDArray[np.float64], share: float) -> NDArray[np.float64]:
+    """Corners of a tooth, given as (steps of 30 degrees, radius), `share` of a turn on."""
+    angle = 2 * np.pi * (tooth[:, 0] / 12 + share)
+    return tooth[:, 1:] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
 def _between(start: Material, end: Material, share: float) -> Material:
     r, g, b, gloss = (
         round(a + (z - a) * share) for a, z in zip(start, end, strict=True)
@@ -394,20 +400,22 @@ def _washer(order: _Order) -> _Surface:
     """Turned tooth washer on a belt, at any angle."""
     rng, teeth = order.rng, 12
     board = _Board(order, _BELT, wander=0.02, angle=rng.uniform(0.0, 2 * np.pi))
-    broken = 0.065 * (0.15 + 0.85 * order.missing) if order.missing else 0.0
-    absent = int(order.flaw_rng.integers(teeth))
-    outline = []
-    for number in range(teeth):
-        tip = 0.415 - broken * (number == absent)
-        for step, radius in ((-0.34, 0.35), (-0.2, tip), (0.2, tip), (0.34, 0.35)):
-            angle = 2 * np.pi * (number + step) / teeth
-            outline.append((radius * np.cos(angle), radius * np.sin(angle)))
-    board.fill(outline, _STEEL, 70, body=True)
+    tooth = np.array([(-0.34, 0.35), (-0.2, 0.415), (0.2, 0.415), (0.34, 0.35)])
+    outline = [_round_about(tooth, number / teeth) for number in range(teeth)]
+    board.fill(np.concatenate(outline), _STEEL, 70, body=True)
     board.fill(_disc(0, 0, 0.322), _STEEL, 95)
     board.fill(_disc(0, 0, 0.205), _STEEL, 70)
     board.fill(_disc(0, 0, 0.19), _BELT, 0, body=False)
     for y in (-0.034, 0.0, 0.034):  # stamped size mark
         board.fill(_plate(0.262, y, 0.05, 0.011, 0.004), _STEEL, 55)
+    if order.missing:  # a tooth has broken off, with a rough edge, and ever more of it
+        steps = np.array([0.6, 0.36, 0.2, 0.08, -0.05, -0.2, -0.36, -0.6])
+        left = 0.40 - order.missing * order.flaw_rng.uniform(0.06, 0.12, size=8)
+        left[[0, -1]] = 0.43
+        bite = _round_about(
+            np.stack([steps, left], axis=1), order.flaw_rng.integers(teeth) / teeth
+        )
+        board.fill(bite, _BELT, 0, body=False)
 
     # The turning tool leaves fine rings. They mirror the lamp in two opposite fans,
     # which stay where they are while the washer turns.
@@ -430,7 +438,7 @@ def _fabric(order: _Order) -> _Surface:
     cv2, rng, size = _opencv(), order.rng, order.size
     part = _Board(order, (0, 0, 0, 12), wander=0.0).surface(boldness=1.7)
     part.body[:] = 1.0
-    threads, angle = np.float32(32.0), rng.normal(0.0, 0.012)
+    threads, angle = np.float32(36.0), rng.normal(0.0, 0.012)
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     start = rng.uniform(60.0, 63.0, size=2).astype(np.float32)
     u = (
@@ -460,7 +468,7 @@ def _fabric(order: _Order) -> _Surface:
         height = height + bare * (weft - height)
         on_top = on_top * (1 - bare)
 
-    indigo, cotton = (52.0, 76.0, 124.0), (176.0, 174.0, 162.0)
+    indigo, cotton = (58.0, 82.0, 130.0), (148.0, 154.0, 160.0)
     for channel in range(3):
         step = np.float32(indigo[channel] - cotton[channel])
         part.paint[..., channel] = np.float32(cotton[channel]) + step * on_top
@@ -509,17 +517,17 @@ def _connector(order: _Order) -> _Surface:
 
     board.fill(_plate(0, 0, 0.80, 0.34, 0.008), _IVORY, 110, body=True)
     board.fill(_plate(0, -0.16, 0.22, 0.05), _BOARD_GREEN, 3, body=False)
-    board.fill(_plate(0, 0.005, 0.735, 0.225, 0.006), _CAVITY, 45, body=False)
+    board.fill(_plate(0, 0.005, 0.71, 0.18, 0.006), _CAVITY, 45, body=False)
     absent = int(order.flaw_rng.integers(8))
     for number, x in enumerate(columns):
         board.fill(_plate(x, 0.005, 0.058, 0.085), _HOLE, 30)
-        lost = 0.2 + 1.1 * order.missing if order.missing and number == absent else 0.0
+        lost = 0.3 + 1.2 * order.missing if order.missing and number == absent else 0.0
         if lost < 1:  # a short pin ends deeper: smaller and darker
             gold, side = _between(_GOLD, _HOLE, lost), 0.036 * (1 - 0.5 * lost)
             board.fill(_plate(x, 0.005, side, side, 0.004), gold, 70)
             board.fill(_plate(x, 0.005, side / 2, side / 2, 0.003), gold, 95)
 
-    part = board.surface()
+    part = board.surface(boldness=1.2)
     part.gain += np.float32(0.03) * _clouds(order.rng, order.size, *order.size)
     return part
 

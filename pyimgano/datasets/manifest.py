@@ -106,9 +106,7 @@ def _read_row(
         category=category,
         split=split,
         label=label,
-        mask_path=(
-            _resolve(fields, "mask_path", mask, folder, root) if mask else None
-        ),
+        mask_path=(_resolve(fields, "mask_path", mask, folder, root) if mask else None),
         group_id=group_id,
         line=number,
         meta=meta,
@@ -127,7 +125,7 @@ def _read_label(fields: Fields, split: str | None) -> int:
     if value not in LABELS:
         fields.problem(
             "label",
-            f"found {fields.payload['label']!r}, expected 0 or \"normal\", "
+            f'found {fields.payload["label"]!r}, expected 0 or "normal", '
             '1 or "anomaly"',
         )
         return 0

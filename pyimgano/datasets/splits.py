@@ -141,9 +141,7 @@ def _check(split: CategorySplit, uses_defects: bool, problems: list[str]) -> Non
         )
 
 
-def folds(
-    groups: Sequence[str], *, n_folds: int = 5, seed: int = 0
-) -> list[list[int]]:
+def folds(groups: Sequence[str], *, n_folds: int = 5, seed: int = 0) -> list[list[int]]:
     """Give index lists that partition images into group-safe, balanced folds.
 
     With fewer than 5 images, or fewer groups than folds, every group is a fold of its

@@ -77,7 +77,9 @@ def save_detector(detector: Any, path: Path) -> None:
         "config": json.dumps(detector.hyper_parameters(), sort_keys=True),
         "weights": json.dumps(weights, sort_keys=True),
     }
-    tensors = {k: v.detach().cpu().contiguous() for k, v in detector.state_dict().items()}
+    tensors = {
+        k: v.detach().cpu().contiguous() for k, v in detector.state_dict().items()
+    }
     write_bytes(path, save(tensors, metadata))
 
 
@@ -98,8 +100,7 @@ def load_detector(path: Path) -> Any:
             tensors = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError) as cause:
         raise ConfigError(
-            f"{path}: is not a readable safetensors checkpoint ({cause}); "
-            "train again"
+            f"{path}: is not a readable safetensors checkpoint ({cause}); train again"
         ) from cause
     if metadata.get("format") != CHECKPOINT_FORMAT:
         raise ConfigError(

@@ -96,6 +96,4 @@ def _allocate(shape: tuple[Any, ...], context: FitContext) -> npt.NDArray[np.flo
     if n_bytes <= context.memory_budget // 2:
         return np.empty(shape, dtype=np.float32)
     path = context.workspace / "features.npy"
-    return np.lib.format.open_memmap(  # type: ignore[no-untyped-call,no-any-return]
-        path, mode="w+", dtype=np.float32, shape=shape
-    )
+    return np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)

@@ -100,7 +100,7 @@ class PatchCore(FeatureDetector):
 
     def _candidates(self, features: FeatureSet, context: FitContext) -> Tensor:
         """Sample patches evenly over the images: (P, C)."""
-        channels, height, width = features.shape
+        channels = features.shape[0]
         per_image = -(-self.config.candidates // len(features))  # rounded up
         chosen = []
         for index in range(len(features)):
@@ -159,6 +159,6 @@ def _nearest_in_bank(bank: Tensor, k: int) -> Tensor:
         return torch.arange(len(bank), device=bank.device).unsqueeze(1)
     chunks = [
         torch.cdist(chunk, bank).topk(k, dim=1, largest=False).indices
-        for chunk in bank.split(1024)
+        for chunk in torch.split(bank, 1024)
     ]
     return torch.cat(chunks)

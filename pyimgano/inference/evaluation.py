@@ -82,7 +82,9 @@ class Evaluation:
         self.infer_ms.append(prediction.ms["infer"])
         if mask is not None and prediction.anomaly_map is not None:
             height, width = mask.shape
-            self._pixels.add(map_to_image(prediction.anomaly_map, (height, width)), mask)
+            self._pixels.add(
+                map_to_image(prediction.anomaly_map, (height, width)), mask
+            )
 
     def report(
         self, threshold: float, *, seed: int, n_resamples: int

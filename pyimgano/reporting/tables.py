@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from pyimgano_runtime.bundle import Bundle
+
+PLAIN_WIDTH: Final = 120  # columns where the output is no terminal
+
+
+def open_console() -> Console:
+    """Give the console for results on stdout."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PLAIN_WIDTH)
+
+
+def open_table(title: str) -> Table:
+    """Give a table without boxes, so that it can be pasted anywhere."""
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
 
 
 def number(value: Any, digits: int = 3) -> str:
@@ -27,8 +41,8 @@ def with_interval(report: dict[str, Any], key: str) -> str:
 
 def print_run(report: dict[str, Any], folder: Path) -> None:
     """Print a training run's table."""
-    console = Console()
-    table = Table(title=f"{report['detector']} ({report['recipe']})")
+    console = open_console()
+    table = open_table(f"{report['detector']} ({report['recipe']})")
     for title in ("category", "train", "image AUROC [95 %]", "pixel AUROC"):
         table.add_column(title, justify="left" if title == "category" else "right")
     for title in ("recall", "false alarms", "threshold", "fit s"):
@@ -55,9 +69,9 @@ def print_run(report: dict[str, Any], folder: Path) -> None:
 
 def print_bundle(bundle: Bundle) -> None:
     """Print what was exported and how it compares with torch."""
-    console = Console()
+    console = open_console()
     config = bundle.config
-    table = Table(title=f"bundle {config.bundle.name} {config.bundle.version}")
+    table = open_table(f"bundle {config.bundle.name} {config.bundle.version}")
     table.add_column("category")
     for title in ("images", "score rel diff", "map diff of range", "label flips"):
         table.add_column(title, justify="right")

@@ -114,7 +114,7 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def environment() -> dict[str, Any]:
     """Give what a later reader needs to know about this machine and its packages."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
             versions[name] = metadata.version(name)

@@ -57,7 +57,10 @@ class CalibrationConfig:
         0.01, "share of normals that may be called anomalous", low=1e-6, high=0.5
     )
     folds: int = option(
-        5, "folds of the train normals where the manifest has no val rows", low=2, high=50
+        5,
+        "folds of the train normals where the manifest has no val rows",
+        low=2,
+        high=50,
     )
     threshold: float | None = option(None, 'image threshold for method "fixed"')
     pixel_threshold: float | None = option(None, 'pixel threshold for method "fixed"')

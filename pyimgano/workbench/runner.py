@@ -1,7 +1,7 @@
 """Runs a training config: fit, calibrate on held-out normals, evaluate, report.
 
-    load_config -> read_manifest -> split_manifest -> fit -> calibrate -> evaluate
-    -> run folder (complete or absent)
+load_config -> read_manifest -> split_manifest -> fit -> calibrate -> evaluate
+-> run folder (complete or absent)
 """
 
 from __future__ import annotations
@@ -153,9 +153,7 @@ class CategoryTrainer:
             place / "calibration.json", calibrating.as_json(thresholds, calibration)
         )
         settings = category_settings(detector, name, thresholds, calibration)
-        predictor = torch_predictor(
-            detector, name, settings, rules, device=self.device
-        )
+        predictor = torch_predictor(detector, name, settings, rules, device=self.device)
         metrics, per_image = self._evaluate(predictor, detector.has_map)
         artifacts.write_jsonl(place / "per_image.jsonl", per_image)
         report = {
@@ -334,7 +332,7 @@ def _refuse_uncalibratable(
             problems.append(
                 f"{split.category}: {len(split.train_normals())} train normals of "
                 f"{len(groups)} part and no val rows: a threshold needs normals that "
-                'the model was not fitted on; add some, or set calibration.method to '
+                "the model was not fitted on; add some, or set calibration.method to "
                 '"fixed" with a threshold'
             )
     if problems:

@@ -278,7 +278,10 @@ class Fields:
                 self._wrong(key, value, "an object {...}")
             return []
         return [
-            (name, Fields(item, self.where, self.problems, at=f"{self.at}{key}.{name}."))
+            (
+                name,
+                Fields(item, self.where, self.problems, at=f"{self.at}{key}.{name}."),
+            )
             for name, item in value.items()
         ]
 
@@ -300,7 +303,7 @@ class Fields:
     ) -> float:
         value = self.raw(key, default)
         if key not in self.payload:
-            return 0 if value is None else value  # type: ignore[no-any-return]
+            return 0 if value is None else value
         kind = "a whole number" if whole else "a finite number"
         expected = kind + _range_text(low, high)
         good = _is_number(value) and (not whole or isinstance(value, int))
@@ -315,7 +318,9 @@ class Fields:
         shown = json.dumps(value, default=str)
         shown = shown if len(shown) <= 60 else shown[:57] + "..."
         place = key if key == self.at.rstrip(".") else f"{self.at}{key}"
-        self.problems.append(f"{self.where}: {place}: found {shown}, expected {expected}")
+        self.problems.append(
+            f"{self.where}: {place}: found {shown}, expected {expected}"
+        )
 
 
 def _is_number(value: Any) -> bool:

@@ -72,7 +72,7 @@ def open_bundle(folder: str | os.PathLike[str]) -> Bundle:
         BundleError: no such folder, no infer_config.json in it, or a document that
             is refused; the message says which field and why.
     """
-    root = Path(os.path.abspath(folder))
+    root = Path(folder).absolute()
     if root.name == FILE_NAME and root.is_file():
         root = root.parent
     if not root.is_dir():

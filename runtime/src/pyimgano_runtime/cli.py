@@ -217,9 +217,7 @@ class _RowWriter:
 class _PictureSaver:
     """Saves maps and overlays beside the rows, one file a picture."""
 
-    def __init__(
-        self, maps: str | None, overlays: str | None, predictor: Any
-    ) -> None:
+    def __init__(self, maps: str | None, overlays: str | None, predictor: Any) -> None:
         self._maps = Path(maps) if maps else None
         self._overlays = Path(overlays) if overlays else None
         self._predictor = predictor
@@ -302,7 +300,7 @@ def _print_check(report: Any) -> None:
         print(line)
     judged = [r for r in report.results if r.agrees is not None]
     agreed = sum(r.agrees is True for r in judged)
-    print(f"files    all listed files present, size and sha256 correct")
+    print("files    all listed files present, size and sha256 correct")
     print(f"verdict  {agreed} of {len(judged)} goldens agree with the trained model")
 
 

@@ -24,7 +24,9 @@ class Engine(Protocol):
     name: str
     has_map: bool
 
-    def run(self, images_u8: ImageBatch, *, with_map: bool) -> tuple[Scores, Maps | None]:
+    def run(
+        self, images_u8: ImageBatch, *, with_map: bool
+    ) -> tuple[Scores, Maps | None]:
         """Score a batch (N, H, W, 3) uint8 RGB: (N,) and (N, h, w) float32."""
 
 
@@ -78,7 +80,9 @@ class OnnxEngine:
         self._run_options = onnxruntime.RunOptions()
         self._run_options.only_execute_path_to_fetches = True
 
-    def run(self, images_u8: ImageBatch, *, with_map: bool) -> tuple[Scores, Maps | None]:
+    def run(
+        self, images_u8: ImageBatch, *, with_map: bool
+    ) -> tuple[Scores, Maps | None]:
         """Score a batch; see `Engine.run`."""
         wanted = [self._score]
         if with_map and self._map is not None:

@@ -54,9 +54,7 @@ class ParityError(ExportError):
     """Two engines disagree about the same picture by more than the tolerance."""
 
 
-def raise_all(
-    problems: Iterable[str], kind: type[PyimganoError] = ConfigError
-) -> None:
+def raise_all(problems: Iterable[str], kind: type[PyimganoError] = ConfigError) -> None:
     """Raise one error that lists every problem, or return if there are none."""
     found = list(problems)
     if len(found) == 1:

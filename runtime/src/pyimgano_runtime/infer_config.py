@@ -543,8 +543,7 @@ def _contradictions(config: InferConfig, where: str) -> list[str]:
     def need(path: str, role: str, place: str) -> None:
         if paths.get(path) != role:
             problems.append(
-                f'{where}: {place}: "{path}" does not stand in files with '
-                f'role "{role}"'
+                f'{where}: {place}: "{path}" does not stand in files with role "{role}"'
             )
 
     for name, model in config.models.items():
@@ -584,7 +583,5 @@ def _contradictions(config: InferConfig, where: str) -> list[str]:
         if golden.map is not None:
             need(golden.map, "golden_map", "parity.goldens.map")
         if golden.category not in config.categories:
-            problems.append(
-                f'{where}: parity.goldens: no category "{golden.category}"'
-            )
+            problems.append(f'{where}: parity.goldens: no category "{golden.category}"')
     return problems

@@ -17,10 +17,15 @@ from .errors import BundleError
 # control flow never ends or hides graphs, random breaks reproducibility, sequences and
 # optionals defeat the typed contract.
 REFUSED: Final = frozenset(
-    """If Loop Scan RandomNormal RandomNormalLike RandomUniform RandomUniformLike
-    Multinomial Bernoulli SequenceAt SequenceConstruct SequenceEmpty SequenceErase
-    SequenceInsert SequenceLength SequenceMap SplitToSequence ConcatFromSequence
-    Optional OptionalGetElement OptionalHasElement""".split()
+    (
+        *("If", "Loop", "Scan"),
+        *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
+        *("Multinomial", "Bernoulli"),
+        *("SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase"),
+        *("SequenceInsert", "SequenceLength", "SequenceMap", "SplitToSequence"),
+        *("ConcatFromSequence", "Optional", "OptionalGetElement"),
+        "OptionalHasElement",
+    )
 )
 MAX_NODES: Final = 100_000
 
@@ -70,7 +75,7 @@ def check_graph(data: bytes, where: str) -> GraphFacts:
     if findings:
         raise BundleError(
             f"{where}: {'; '.join(findings)}; a bundle holds one plain graph of "
-            "standard operators: export it by \"pyimgano bundle export\""
+            'standard operators: export it by "pyimgano bundle export"'
         )
     return facts
 

@@ -78,7 +78,9 @@ def read_listed(
     """
     reason = path_problem(path)
     if reason is not None:
-        raise BundleError(f'{root}: the path "{path}" {reason}; export the bundle again')
+        raise BundleError(
+            f'{root}: the path "{path}" {reason}; export the bundle again'
+        )
     data = _read_without_links(root, path, max_bytes)
     if size is not None and len(data) != size:
         raise BundleError(
@@ -135,7 +137,7 @@ def _read_without_links(root: Path, path: str, max_bytes: int) -> bytes:
             raise BundleError(f"{shown}: is not a regular file; copy the bundle again")
         if facts.st_nlink > 1:
             raise BundleError(
-                f"{shown}: has {facts.st_nlink} hard links, expected 1: the file can be "
+                f"{shown}: has {facts.st_nlink} hard links, expected 1: it can be "
                 "changed from elsewhere; copy the bundle instead of linking it"
             )
         if facts.st_size > max_bytes:

@@ -10,7 +10,10 @@ from typing import Final
 from .errors import ConfigError
 
 SUFFIXES: Final = frozenset(
-    ".png .jpg .jpeg .bmp .tif .tiff .webp .pgm .ppm .pnm .npy".split()
+    (
+        *(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"),
+        *(".pgm", ".ppm", ".pnm", ".npy"),
+    )
 )
 
 

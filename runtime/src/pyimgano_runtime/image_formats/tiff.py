@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import struct
+import zlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,11 +16,16 @@ MAX_DIRECTORIES: Final = 64
 MAX_ENTRIES: Final = 4096
 MAX_VALUES: Final = 1 << 20  # of one tag; 100 Mpx in 16 x 16 tiles have 390,000
 
+PADDING_BYTES: Final = 1 << 24  # tiles may reach beyond the picture
+UNPACK_STEP: Final = 1 << 16  # packed bytes; unpacked at most 1,032 times as many
+
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC = 254, 256, 257, 258, 262
+_COMPRESSION: Final = 259
 _STRIP_OFFSETS, _ORIENTATION, _SAMPLES, _STRIP_BYTES = 273, 274, 277, 279
 _TILE_OFFSETS, _TILE_BYTES, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 324, 325, 338, 339
 _PHOTOMETRIC_CHANNELS: Final = {0: 1, 1: 1, 2: 3, 3: 3, 6: 3}
 _PALETTE, _CMYK = 3, 5
+_LZW, _DEFLATE = 5, (8, 32946)
 _UNSIGNED: Final = {1: "B", 3: "H", 4: "I", 16: "Q"}  # field type -> struct code
 _ALPHA_ASSOCIATED, _ALPHA_PLAIN = 1, 2
 
@@ -73,6 +80,10 @@ class _Directories:
             raise damaged(self.name, f"TIFF tag with {entry.count} values")
         return self.numbers(_UNSIGNED[entry.kind], entry.at, entry.count)
 
+    def number(self, entries: dict[int, _Entry], tag: int, default: int) -> int:
+        """Give the first number of a tag."""
+        return next(iter(self.values(entries.get(tag))), default)
+
 
 def exif_orientation(block: bytes) -> int:
     """Give the orientation 1..8 of an EXIF block; 1 where it has none or is damaged."""
@@ -89,11 +100,8 @@ def read_header(data: bytes, name: str) -> ImageHeader:
     tiff = _Directories(data, name)
     entries, following = tiff.directory(tiff.first)
 
-    def number(tag: int, default: int) -> int:
-        return next(iter(tiff.values(entries.get(tag))), default)
-
-    photometric = number(_PHOTOMETRIC, 1)
-    samples = number(_SAMPLES, 1)
+    photometric = tiff.number(entries, _PHOTOMETRIC, 1)
+    samples = tiff.number(entries, _SAMPLES, 1)
     bits = max(tiff.values(entries.get(_BITS)), default=1)
     if any(kind != 1 for kind in tiff.values(entries.get(_SAMPLE_FORMAT))):
         raise ImageError(
@@ -108,8 +116,8 @@ def read_header(data: bytes, name: str) -> ImageHeader:
     alpha = samples == (1 if photometric == _PALETTE else base) + 1
     return ImageHeader(
         "TIFF",
-        number(_WIDTH, 0),
-        number(_HEIGHT, 0),
+        tiff.number(entries, _WIDTH, 0),
+        tiff.number(entries, _HEIGHT, 0),
         base + alpha,
         bits,
         _orientation(tiff, entries),
@@ -119,18 +127,56 @@ def read_header(data: bytes, name: str) -> ImageHeader:
 
 
 def check_whole(data: bytes, name: str) -> None:
-    """Refuse a file that ends before its last strip or tile."""
+    """Refuse a file that ends before its last strip or tile, or has a damaged one.
+
+    OpenCV paints a strip that it cannot unpack black and says nothing. Deflate strips
+    are unpacked here and LZW strips must start as LZW does, which a part that was
+    never written does not; damage inside of other packings cannot be seen.
+    """
     tiff = _Directories(data, name)
     entries, _ = tiff.directory(tiff.first)
+    packing = tiff.number(entries, _COMPRESSION, 1)
+    budget = PADDING_BYTES + 4 * math.prod(
+        tiff.number(entries, tag, 1) for tag in (_WIDTH, _HEIGHT, _SAMPLES)
+    )
     for offsets, sizes in (
         (_STRIP_OFFSETS, _STRIP_BYTES),
         (_TILE_OFFSETS, _TILE_BYTES),
     ):
         starts = tiff.values(entries.get(offsets))
         lengths = tiff.values(entries.get(sizes))
-        end = max((a + n for a, n in zip(starts, lengths, strict=False)), default=0)
-        if end > len(data):
-            raise truncated(name, f"TIFF pixels end at byte {end} of {len(data)}")
+        if sum(lengths) > len(data):
+            raise truncated(
+                name, f"TIFF pixels take {sum(lengths)} bytes of {len(data)}"
+            )
+        for start, length in zip(starts, lengths, strict=False):
+            end = start + length
+            if end > len(data):
+                raise truncated(name, f"TIFF pixels end at byte {end} of {len(data)}")
+            if packing in _DEFLATE:
+                strip = memoryview(data)[start:end]
+                budget -= _unpacked_size(strip, budget, name)
+            elif packing == _LZW and not _starts_as_lzw(data[start : start + 2]):
+                raise truncated(name, f"TIFF pixels at byte {start} are no LZW data")
+
+
+def _unpacked_size(strip: memoryview, budget: int, name: str) -> int:
+    stream, size = zlib.decompressobj(), 0
+    try:
+        for at in range(0, len(strip), UNPACK_STEP):
+            size += len(stream.decompress(strip[at : at + UNPACK_STEP]))
+            if size > budget:
+                raise damaged(name, f"TIFF pixels unpack to more than {budget} bytes")
+            if stream.eof:
+                return size
+    except zlib.error as cause:
+        raise truncated(name, f"TIFF pixels do not unpack ({cause})") from cause
+    raise truncated(name, "TIFF pixels stop before the end of their strip")
+
+
+def _starts_as_lzw(head: bytes) -> bool:
+    """Whether a strip starts with the clear code, in the new or the old bit order."""
+    return head[:1] == b"\x80" or (len(head) == 2 and head[0] == 0 and head[1] & 1 == 1)
 
 
 def as_stored(data: bytes, name: str) -> bytes:
@@ -141,20 +187,21 @@ def as_stored(data: bytes, name: str) -> bytes:
     """
     tiff = _Directories(data, name)
     entries, _ = tiff.directory(tiff.first)
-    changes = {_ORIENTATION: (range(2, 9), 1)}
-    changes[_EXTRA_SAMPLES] = (range(_ALPHA_PLAIN, 3), _ALPHA_ASSOCIATED)
     changed = bytearray(data)
-    for tag, (old, new) in changes.items():
+    for tag, old, new in (
+        (_ORIENTATION, range(2, 9), 1),
+        (_EXTRA_SAMPLES, (_ALPHA_PLAIN,), _ALPHA_ASSOCIATED),
+    ):
         entry = entries.get(tag)
-        if entry is None or not tiff.values(entry) or tiff.values(entry)[0] not in old:
-            continue
-        struct.pack_into(tiff.order + _UNSIGNED[entry.kind], changed, entry.at, new)
+        if entry is not None and tiff.number(entries, tag, 0) in old:
+            code = tiff.order + _UNSIGNED[entry.kind]
+            struct.pack_into(code, changed, entry.at, new)
     return bytes(changed) if changed != data else data
 
 
 def _orientation(tiff: _Directories, entries: dict[int, _Entry]) -> int:
-    found = tiff.values(entries.get(_ORIENTATION))
-    return found[0] if found and 1 <= found[0] <= 8 else 1
+    found = tiff.number(entries, _ORIENTATION, 1)
+    return found if 1 <= found <= 8 else 1
 
 
 def _has_second_page(tiff: _Directories, at: int) -> bool:
@@ -163,7 +210,6 @@ def _has_second_page(tiff: _Directories, at: int) -> bool:
         if at == 0:
             return False
         entries, at = tiff.directory(at)
-        kind = next(iter(tiff.values(entries.get(_SUBFILE))), 0)
-        if not kind & 0b101:
+        if not tiff.number(entries, _SUBFILE, 0) & 0b101:  # reduced copy or mask
             return True
     return True

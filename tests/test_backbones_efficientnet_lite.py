@@ -16,7 +16,6 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from pyimgano_runtime.errors import ConfigError
 from torch import Tensor, nn
 
 from pyimgano.backbones import (
@@ -31,12 +30,13 @@ from pyimgano.backbones.efficientnet_lite import (
     find_published,
     same_padding,
 )
+from pyimgano_runtime.errors import ConfigError
 
 LITES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 
-# Relative to the largest reference feature of the tap. Measured over all variants, sizes
-# and taps: at most 7.2e-6 on the generated picture, 5.0e-6 on photographs. It is float32
-# rounding: from the same network in float64, both are equally far.
+# Relative to the largest reference feature of the tap. Measured over all variants,
+# sizes and taps: at most 7.2e-6 on the generated picture, 5.0e-6 on photographs. It is
+# float32 rounding: from the same network in float64, both are about equally far.
 REFERENCE_TOLERANCE = 3e-5
 
 # torch against onnxruntime, relative in the same way; measured: at most 3.3e-6.

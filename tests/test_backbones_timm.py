@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from pyimgano_runtime.errors import ConfigError
 
 from pyimgano.backbones import available_taps, create_backbone
+from pyimgano_runtime.errors import ConfigError
 
 # A residual network, one whose features_only form is a class of its own, a vision
 # transformer of any input size, and one that puts channels last.

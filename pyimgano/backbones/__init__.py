@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from pyimgano_runtime.errors import ConfigError
-
 from pyimgano.backbones.efficientnet_lite import EfficientNetLite
 from pyimgano.backbones.interface import (
     Backbone,
@@ -20,6 +18,7 @@ from pyimgano.backbones.interface import (
     did_you_mean,
 )
 from pyimgano.backbones.timm_backbone import TimmBackbone
+from pyimgano_runtime.errors import ConfigError
 
 __all__ = [
     "Backbone",

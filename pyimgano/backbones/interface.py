@@ -11,16 +11,31 @@ import difflib
 import hashlib
 import io
 import pickle
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 import safetensors
 import safetensors.torch
 import torch
-from pyimgano_runtime.errors import ConfigError
 from torch import Tensor, nn
+
+from pyimgano_runtime.errors import ConfigError
+
+# What the two readers were seen to raise on 9,000 files with one byte changed or cut.
+DAMAGED_FILE: Final = (
+    safetensors.SafetensorError,
+    pickle.UnpicklingError,
+    struct.error,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AssertionError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,12 +197,7 @@ def parse_state_dict(content: bytes, path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return safetensors.torch.load(content)
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (
-        safetensors.SafetensorError,
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-    ) as cause:
+    except DAMAGED_FILE as cause:
         raise ConfigError(f"{path}: not a readable weights file; {expected}") from cause
     if not isinstance(state, dict) or not all(
         isinstance(value, Tensor) for value in state.values()

@@ -13,7 +13,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, Self
 
-from pyimgano_runtime.errors import ConfigError
 from torch import Tensor, nn
 
 from pyimgano.backbones.interface import (
@@ -25,6 +24,7 @@ from pyimgano.backbones.interface import (
     read_weights,
     select_taps,
 )
+from pyimgano_runtime.errors import ConfigError
 
 HUB_FILE: Final = "model.safetensors"
 

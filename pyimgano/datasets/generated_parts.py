@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -188,7 +188,7 @@ def _write_png(path: Path, pixels: ByteArray) -> None:
     path.write_bytes(encoded.tobytes())
 
 
-def _opencv() -> Any:
+def _opencv() -> ModuleType:
     try:
         import cv2
     except ImportError as error:
@@ -224,7 +224,7 @@ class _Surface:
     relief: FloatArray  # (H, W) height in pixels, for the slopes
     gain: FloatArray  # (H, W) brightness of the paint
     sheen: FloatArray  # (H, W) share of the gloss that shines
-    boldness: float  # 1 on plain metal; defects in a busy texture are drawn bolder
+    boldness: float  # of defects: more in a busy texture, so that they can be found
 
 
 class _Board:
@@ -265,7 +265,7 @@ class _Board:
         if body is not None:
             cv2.fillPoly(self.body, points, 255 * body, cv2.LINE_AA, _SUB_PIXEL_BITS)
 
-    def surface(self, boldness: float = 1.0) -> _Surface:
+    def surface(self, boldness: float) -> _Surface:
         cv2 = _opencv()
         rows, columns = self.size
         unit, scale = self.unit / 2, self.unit / 512  # scale: 1 at 256 pixels
@@ -383,7 +383,7 @@ def _bracket(order: _Order) -> _Surface:
         board.fill(_plate(x, y, 0.0125, 0.0125), _LASER_MARK, 119)
 
     # Face mill: arcs that advance along x, in three passes; then fine streaks.
-    part = board.surface()
+    part = board.surface(boldness=0.85)
     pitch, phase = 0.026, order.rng.random()
     lane = (part.y + 0.31) % 0.207 - 0.1035
     bow = 2 * np.pi * (np.sqrt(0.14**2 - lane**2) / pitch + phase)
@@ -411,7 +411,7 @@ def _washer(order: _Order) -> _Surface:
     if order.missing:  # a tooth has broken off, with a rough edge, and ever more of it
         steps = np.array([0.6, 0.36, 0.2, 0.08, -0.05, -0.2, -0.36, -0.6])
         left = 0.40 - order.missing * order.flaw_rng.uniform(0.06, 0.12, size=8)
-        left[[0, -1]] = 0.43
+        left[[0, -1]] = 0.47  # beyond the tip
         bite = _round_about(
             np.stack([steps, left], axis=1), order.flaw_rng.integers(teeth) / teeth
         )
@@ -527,7 +527,7 @@ def _connector(order: _Order) -> _Surface:
             board.fill(_plate(x, 0.005, side, side, 0.004), gold, 70)
             board.fill(_plate(x, 0.005, side / 2, side / 2, 0.003), gold, 95)
 
-    part = board.surface(boldness=1.2)
+    part = board.surface(boldness=1.05)
     part.gain += np.float32(0.03) * _clouds(order.rng, order.size, *order.size)
     return part
 
@@ -564,9 +564,8 @@ def _scratch(part: _Surface, rng: np.random.Generator, severity: float) -> None:
     cv2.polylines(line, points, False, 255, width, cv2.LINE_AA, _SUB_PIXEL_BITS)
     line = cv2.resize(line, (columns, rows), interpolation=cv2.INTER_AREA)
     depth = line * part.body * np.float32(1 / 255)
-    brightness = (
-        part.boldness * (0.12 + 0.5 * severity) * (1.0 if rng.random() < 0.6 else -0.8)
-    )
+    strength = part.boldness * (0.12 + 0.5 * severity)
+    brightness = strength if rng.random() < 0.6 else -min(0.55, 0.8 * strength)
     part.gain += np.float32(brightness) * depth
     part.relief -= np.float32((0.2 + 0.8 * severity) * part.unit / 256) * depth
 

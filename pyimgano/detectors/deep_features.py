@@ -43,6 +43,14 @@ class DeepFeatures(nn.Module):
         ]
         return torch.cat(on_grid, dim=1)  # (N, C, h, w)
 
+    @torch.no_grad()
+    def shape_of(self, backbone: Backbone) -> tuple[int, int, int]:
+        """Give (C, h, w) of one picture's features, by running an empty picture."""
+        device = next(backbone.parameters()).device
+        empty = torch.zeros(1, 8, 8, 3, dtype=torch.uint8, device=device)
+        _, channels, height, width = self.to(device)(empty, backbone).shape
+        return channels, height, width
+
     def describe(self) -> list[dict[str, Any]]:
         """Give the steps as infer_config.json lists them."""
         return self.pixels.describe()

@@ -2,8 +2,10 @@
 
 No weights and no training: where every part lies in the same place, each position
 has its own normal range of colour and edge strength. The score is a z-score, the
-oldest method there is (a golden template with tolerances), with the variance shrunk
-towards the picture's mean variance so that few images do not give false certainty.
+oldest method there is (a golden template with tolerances). Colours are taken relative
+to the picture's own brightness, so that the light may drift; the variance is smoothed
+over neighbours and shrunk towards the picture's mean variance, so that few images do
+not give false certainty.
 """
 
 from __future__ import annotations
@@ -30,10 +32,13 @@ class PixelStatsConfig:
     """Hyper-parameters of pixel_stats."""
 
     image_size: tuple[int, int] = option(
-        (256, 256), "model size [height, width] in pixels", low=16, high=4096
+        (128, 128), "model size [height, width] in pixels", low=16, high=4096
     )
     smoothing_px: float = option(
-        1.5, "Gaussian on the pixels before the statistics", low=0.0, high=32.0
+        1.0, "Gaussian on the pixels before the statistics", low=0.0, high=32.0
+    )
+    spread_px: float = option(
+        3.0, "Gaussian on the variance: how far positions may shift", low=0.0, high=32.0
     )
     sigma_px: float = option(
         2.0, "Gaussian smoothing of the map, in map pixels", low=0.0, high=64.0
@@ -54,6 +59,7 @@ class PixelStats(FeatureDetector):
         super().__init__(config, backbone=backbone)
         self.pixels = PixelInput(config.image_size)
         self.blur = GaussianSmooth(config.image_size, config.smoothing_px)
+        self.spread = GaussianSmooth(config.image_size, config.spread_px)
         self.map_output = MapOutput(config.image_size, config.sigma_px)
         height, width = config.image_size
         self.register_buffer("mean", torch.zeros(4, height, width))
@@ -62,14 +68,15 @@ class PixelStats(FeatureDetector):
         self.inverse_std: Tensor  # (4, h, w) 1 / grey levels
 
     def features(self, images_u8: Tensor) -> Tensor:
-        """Give (N, 4, h, w): smoothed red, green, blue and gradient magnitude."""
+        """Give (N, 4, h, w): red, green, blue minus brightness, and the gradient."""
         colour = self.blur(self.pixels(images_u8))
         grey = colour.mean(dim=1, keepdim=True)  # (N, 1, h, w)
         padded = torch.nn.functional.pad(grey, (1, 1, 1, 1), mode="replicate")
         across = padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]
         down = padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]
         gradient = (across.square() + down.square() + 1e-6).sqrt()  # (N, 1, h, w)
-        return torch.cat([colour, gradient], dim=1)
+        brightness = grey.mean(dim=(2, 3), keepdim=True)  # (N, 1, 1, 1)
+        return torch.cat([colour - brightness, gradient], dim=1)
 
     @torch.no_grad()
     def fit_features(self, features: FeatureSet, *, context: FitContext) -> Self:
@@ -86,7 +93,9 @@ class PixelStats(FeatureDetector):
         deviation = (squares - n * mean.square()).clamp(min=0)  # sum of squares
         # Pooled over positions per channel: the prior of a position not yet seen often.
         pooled = deviation.mean(dim=(1, 2), keepdim=True) / max(n - 1, 1)
-        variance = (deviation + PRIOR_IMAGES * pooled) / (n - 1 + PRIOR_IMAGES)
+        spread = self.spread.cpu()(deviation.float()[None])[0].double()
+        self.spread.to(context.device)
+        variance = (spread + PRIOR_IMAGES * pooled) / (n - 1 + PRIOR_IMAGES)
         self.mean = (mean + shift).float().to(context.device)
         floor = NOISE_FLOOR**2
         self.inverse_std = (variance + floor).rsqrt().float().to(context.device)

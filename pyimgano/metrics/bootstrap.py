@@ -44,7 +44,7 @@ _CountMetric = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float
 
 _TAILS = (0.025, 0.975)
 _Z_95 = 1.959963984540054  # 97.5 % point of the standard normal distribution
-_MIN_RESAMPLES = 100  # fewer leave less than three values in a 2.5 % tail
+MIN_RESAMPLES = 100  # fewer leave less than three values in a 2.5 % tail
 _CELLS_PER_CHUNK = 2**20  # images x resamples: holds memory to some 45 MB
 
 
@@ -203,9 +203,9 @@ def _resamples(
     anomalous: NDArray[np.bool_], generator: np.random.Generator, n_resamples: int
 ) -> Iterator[_Resample]:
     """`n_resamples` resamples, in chunks of bounded memory."""
-    if n_resamples < _MIN_RESAMPLES:
+    if n_resamples < MIN_RESAMPLES:
         raise ValueError(
-            f"n_resamples must be at least {_MIN_RESAMPLES}: found {n_resamples}"
+            f"n_resamples must be at least {MIN_RESAMPLES}: found {n_resamples}"
         )
     normal_images = np.flatnonzero(~anomalous)
     anomalous_images = np.flatnonzero(anomalous)

@@ -24,12 +24,8 @@ from pyimgano_runtime._reader import Fields, dump_json, read_json
 from pyimgano_runtime._version import __version__
 from pyimgano_runtime.atomic import recover_folder, write_text
 from pyimgano_runtime.errors import ConfigError, raise_all
-from pyimgano_runtime.infer_config import (
-    Calibration,
-    Thresholds,
-    read_calibration,
-    read_thresholds,
-)
+from pyimgano_runtime.infer_config import Calibration, Thresholds
+from pyimgano_runtime.infer_config_reader import read_calibration, read_thresholds
 
 RUN_SCHEMA_VERSION: Final = "1.0"
 PACKAGES: Final = (

@@ -10,6 +10,7 @@ from pyimgano_runtime._reader import read_json
 from pyimgano_runtime.errors import raise_all
 
 from ..detectors import detector_class, detector_config
+from ..metrics.bootstrap import MIN_RESAMPLES
 from ..option_fields import option, options_schema, read_options
 
 RECIPES: Final = ("industrial-adapt",)
@@ -72,7 +73,10 @@ class EvaluationConfig:
 
     pixel_metrics: bool = option(True, "measure pixel AUROC and AUPRO where masks are")
     bootstrap_resamples: int = option(
-        1000, "resamples of the 95 % intervals; 0: no intervals", low=0, high=100_000
+        1000,
+        "resamples of the 95 % intervals, at least 100; 0: no intervals",
+        low=0,
+        high=100_000,
     )
 
 
@@ -156,6 +160,12 @@ def parse_config(payload: Any, where: str) -> WorkbenchConfig:
         problems.append(
             f"{where}: calibration.threshold: has no effect with method "
             f'"{config.calibration.method}"; remove it, or set method to "fixed"'
+        )
+    if 0 < config.evaluation.bootstrap_resamples < MIN_RESAMPLES:
+        problems.append(
+            f"{where}: evaluation.bootstrap_resamples: found "
+            f"{config.evaluation.bootstrap_resamples}, expected 0 (no intervals) or at "
+            f"least {MIN_RESAMPLES}; fewer do not show 2.5 %"
         )
     raise_all(problems)
     return config

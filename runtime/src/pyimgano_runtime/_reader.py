@@ -14,7 +14,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
-import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -60,20 +60,22 @@ def parse_json(
             f"{where}: starts with a byte-order mark, expected plain UTF-8; "
             'save it as "UTF-8 without BOM"'
         )
-    if _depth(text) > MAX_JSON_DEPTH:
-        raise error(
-            f"{where}: nested more than {MAX_JSON_DEPTH} levels deep; "
-            "this is not a file that PyImgAno wrote"
-        )
+    too_deep = (
+        f"{where}: nested more than {MAX_JSON_DEPTH} levels deep; "
+        "this is not a file that PyImgAno wrote"
+    )
 
     def refuse_constant(name: str) -> float:
         raise error(f"{where}: contains {name}, expected finite numbers only")
 
+    def finite(digits: str) -> float:
+        value = float(digits)
+        return value if math.isfinite(value) else refuse_constant(digits[:40])
+
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(pairs)
         if len(result) != len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
+            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
             raise error(f'{where}: the key "{twice}" stands twice; keep one of them')
         return result
 
@@ -83,29 +85,46 @@ def parse_json(
         return int(digits)
 
     try:
-        return json.loads(
+        value = json.loads(
             text,
             parse_constant=refuse_constant,
             object_pairs_hook=unique,
             parse_int=bounded_int,
+            parse_float=finite,
         )
+    except RecursionError as cause:
+        raise error(too_deep) from cause
     except json.JSONDecodeError as cause:
         raise error(
             f"{where}: line {cause.lineno}, column {cause.colno}: {cause.msg}; "
             "expected one JSON value"
         ) from cause
+    if _is_deeper(value, MAX_JSON_DEPTH):
+        raise error(too_deep)
+    if "\\u" in text and _has_half_character(value):
+        raise error(
+            f"{where}: a text has one half of a \\uD800..\\uDFFF pair, which is no "
+            "character; write the text as plain UTF-8"
+        )
+    return value
 
 
-def _depth(text: str) -> int:
-    """Deepest nesting of brackets outside of strings."""
-    bare = re.sub(r'"(?:[^"\\]|\\.)*"', "", text) if '"' in text else text
-    depth = deepest = 0
-    for match in re.finditer(r"[\[\]{}]", bare):
-        depth += 1 if match[0] in "[{" else -1
-        deepest = max(deepest, depth)
-        if deepest > MAX_JSON_DEPTH:
-            break
-    return deepest
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether lists and objects are nested more than so many levels deep."""
+    layer: list[Any] = [[value]]
+    for _ in range(levels + 1):
+        members = (v.values() if isinstance(v, dict) else v for v in layer)
+        layer = [v for m in members for v in m if isinstance(v, (dict, list))]
+    return bool(layer)
+
+
+def _has_half_character(value: Any) -> bool:
+    """Whether some text cannot be written as UTF-8."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def read_json(path: Path, *, error: type[PyimganoError] = ConfigError) -> Any:
@@ -253,15 +272,17 @@ class Fields:
 
     def size(self, key: str, default: Any = _REQUIRED) -> tuple[int, int]:
         """[height, width], both positive whole numbers."""
-        items = self.array(key, default)
-        good = len(items) == 2 and all(
-            isinstance(i, int) and not isinstance(i, bool) and i > 0 for i in items
+        value = self.raw(key, default)
+        good = (
+            isinstance(value, (list, tuple))
+            and len(value) == 2
+            and all(type(side) is int and side > 0 for side in value)
         )
         if not good:
             if key in self.payload:
-                self._wrong(key, items, "[height, width], two positive whole numbers")
+                self._wrong(key, value, "[height, width], two positive whole numbers")
             return (1, 1)
-        return (items[0], items[1])
+        return (value[0], value[1])
 
     def fields(self, key: str, default: Any = _REQUIRED) -> Fields:
         """A nested object, to be read the same way."""

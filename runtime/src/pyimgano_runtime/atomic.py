@@ -97,4 +97,6 @@ def refuse_existing(folder: Path, *, force: bool) -> None:
 
 
 def _beside(folder: Path, suffix: str) -> Path:
+    if not folder.name:
+        raise ConfigError(f"{folder}: has no name; name an output folder in it")
     return folder.with_name(f".{folder.name}.{suffix}")

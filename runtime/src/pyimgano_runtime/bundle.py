@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Final
 
 from ._reader import parse_json
-from .errors import BundleError
+from .errors import BundleError, raise_all
 from .infer_config import FILE_NAME, InferConfig
 from .paths import read_listed
 
 MAX_CONFIG_BYTES: Final = 64 * 1024 * 1024
 MAX_FILE_BYTES: Final = 2 * 1024**3
+_EXPECTED: Final = (
+    f'a bundle: a folder with {FILE_NAME}, made by "pyimgano bundle export"'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +53,15 @@ class Bundle:
                 self.read(entry.path)
             except BundleError as error:
                 problems.append(str(error))
-        if problems:
-            raise BundleError("\n".join(problems))
+        raise_all(problems, BundleError)
 
     def unlisted_files(self) -> list[str]:
-        """Files in the folder that the document does not list, sorted."""
+        """Files and links in the folder that the document does not list, sorted."""
         listed = {entry.path for entry in self.config.files} | {FILE_NAME}
         found = []
-        for folder, _, names in os.walk(self.root):
-            for name in names:
+        for folder, folders, names in os.walk(self.root):
+            links = [name for name in folders if (Path(folder) / name).is_symlink()]
+            for name in names + links:
                 path = (Path(folder) / name).relative_to(self.root).as_posix()
                 if path not in listed:
                     found.append(path)
@@ -72,14 +75,21 @@ def open_bundle(folder: str | os.PathLike[str]) -> Bundle:
         BundleError: no such folder, no infer_config.json in it, or a document that
             is refused; the message says which field and why.
     """
+    if not os.fspath(folder):
+        raise BundleError(f"the bundle's path is empty, expected {_EXPECTED}")
     root = Path(folder).absolute()
-    if root.name == FILE_NAME and root.is_file():
-        root = root.parent
-    if not root.is_dir():
+    try:
+        if root.name == FILE_NAME and root.is_file():
+            root = root.parent
+        kind = "no such folder" if not root.exists() else "is a file"
+        is_folder = root.is_dir()
+    except (OSError, ValueError) as cause:  # ValueError: a NUL in the path
         raise BundleError(
-            f"{root}: no such bundle folder; expected a folder with {FILE_NAME}, "
-            'made by "pyimgano bundle export"'
-        )
+            f"{root}: cannot be opened ({cause}); expected {_EXPECTED}"
+        ) from cause
+    if not is_folder:
+        hint = "; unpack it first" if root.suffix in (".zip", ".tar", ".gz") else ""
+        raise BundleError(f"{root}: {kind}, expected {_EXPECTED}{hint}")
     data = read_listed(
         root, FILE_NAME, size=None, sha256=None, max_bytes=MAX_CONFIG_BYTES
     )

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from .bundle import Bundle
 from .decode import decode_bytes, decoder_name
-from .errors import BundleError, ImageError
+from .errors import BundleError, ImageError, ParityError
 from .infer_config import Golden
 from .predictor import Predictor
 from .thresholds import is_anomaly
 
 TINY: Final = float(np.finfo(np.float32).tiny)
+CHECK_SCHEMA_VERSION: Final = "1.0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ class CheckReport:
     def to_json(self) -> dict[str, Any]:
         """Give the report as a JSON object."""
         return {
+            "schema_version": CHECK_SCHEMA_VERSION,
             "bundle": self.bundle,
             "bundle_sha256": self.bundle_sha256,
             "engine": self.engine,
@@ -96,22 +100,28 @@ def _replay(bundle: Bundle, predictor: Predictor, golden: Golden) -> GoldenResul
         image = decode_bytes(
             bundle.read(golden.image), predictor.rules, name=golden.image
         )
-    except ImageError:
+    except ImageError as error:
+        if error.code != "DECODER_MISSING":
+            raise BundleError(
+                f"{bundle.root}: the bundle's own rules refuse its golden {error}"
+            ) from error
         return _not_replayed(golden, "missing")
     pixels = hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
     decoder = "same" if pixels == golden.pixels_sha256 else "differs"
-    prediction = predictor.predict(image)
+    try:
+        prediction = predictor.predict(image)
+    except ImageError as error:
+        raise ParityError(f"{bundle.root / golden.image}: {error}") from error
 
     tolerances = bundle.config.parity.tolerances
     score_diff = relative_difference(prediction.score, golden.score)
     map_diff = None
     if golden.map is not None and prediction.anomaly_map is not None:
-        expected = np.load(io.BytesIO(bundle.read(golden.map)), allow_pickle=False)
-        if expected.shape != prediction.anomaly_map.shape:
-            raise BundleError(
-                f"{bundle.root / golden.map}: shape {expected.shape}, the model gives "
-                f"{prediction.anomaly_map.shape}; export the bundle again"
-            )
+        expected = _read_map(
+            bundle.read(golden.map),
+            prediction.anomaly_map.shape,
+            str(bundle.root / golden.map),
+        )
         map_diff = difference_of_range(prediction.anomaly_map, expected)
     label_same = is_anomaly(prediction.score, predictor.threshold) == is_anomaly(
         golden.score, predictor.threshold
@@ -133,6 +143,27 @@ def _replay(bundle: Bundle, predictor: Predictor, golden: Golden) -> GoldenResul
         # Other pixels give another score: that says nothing about the model.
         agrees=agrees if decoder == "same" else None,
     )
+
+
+def _read_map(
+    data: bytes, shape: tuple[int, ...], where: str
+) -> npt.NDArray[np.float32]:
+    """Give a golden's map: a float32 .npy file of this shape and nothing else."""
+    stream = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(stream)
+        header = np.lib.format.read_array_header_1_0(stream)
+    except ValueError as cause:
+        raise BundleError(
+            f"{where}: is no .npy file ({cause}); export the bundle again"
+        ) from cause
+    whole = len(data) - stream.tell() == 4 * math.prod(shape)
+    if version != (1, 0) or header != (shape, False, np.dtype("<f4")) or not whole:
+        raise BundleError(
+            f"{where}: holds {header[2]} of shape {header[0]}, the model gives float32 "
+            f"of shape {shape}; export the bundle again"
+        )
+    return np.frombuffer(data, "<f4", offset=stream.tell()).reshape(shape)
 
 
 def _not_replayed(golden: Golden, decoder: str) -> GoldenResult:

@@ -7,12 +7,17 @@ Exit codes: 0 done; 1 an anomaly was seen (only with --fail-on-anomaly); 2 usage
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import math
 import os
+import signal
 import sys
+import threading
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final, TextIO
 
 from ._version import __version__
 from .errors import BundleError, ConfigError, ParityError, PyimganoError
@@ -23,6 +28,7 @@ EXIT_BUNDLE: Final = 3
 EXIT_INPUTS: Final = 4
 EXIT_RUNTIME: Final = 5
 EXIT_INTERRUPTED: Final = 130
+SHOWN_UNLISTED: Final = 5
 
 EXIT_TEXT: Final = (
     "exit codes: 0 done; 1 anomaly seen (with --fail-on-anomaly); 2 usage; "
@@ -35,25 +41,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code."""
     options = _parser().parse_args(arguments)
     commands = {"infer": _infer, "check": _check, "info": _info}
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # any file name can be shown
     try:
-        return commands[options.command](options)
+        code = commands[options.command](options)
+        sys.stdout.flush()
+        return code
     except BundleError as error:
-        return _fail(error, EXIT_BUNDLE)
+        return _fail(str(error), EXIT_BUNDLE)
     except ConfigError as error:
-        return _fail(error, EXIT_USAGE)
+        return _fail(str(error), EXIT_USAGE)
     except PyimganoError as error:
-        return _fail(error, EXIT_RUNTIME)
+        return _fail(str(error), EXIT_RUNTIME)
     except BrokenPipeError:
         # The reader of our stdout went away (`| head`): not an error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except ImportError as error:
+        return _fail(f"{error}: pip install numpy onnxruntime", EXIT_RUNTIME)
+    except OSError as error:
+        return _fail(f"{error}; check the disk and its permissions", EXIT_RUNTIME)
+    except MemoryError:
+        return _fail("out of memory; use smaller pictures", EXIT_RUNTIME)
     except KeyboardInterrupt:
-        print("pyimgano-runtime: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return _fail("interrupted", EXIT_INTERRUPTED)
+    except Exception:
+        # A fault of ours must not end with Python's 1, which means "anomaly seen".
+        traceback.print_exc()
+        return _fail("this is a fault of pyimgano-runtime; report it", EXIT_RUNTIME)
 
 
-def _fail(error: PyimganoError, code: int) -> int:
-    print(f"pyimgano-runtime: {error}", file=sys.stderr)
+def _fail(message: str, code: int) -> int:
+    print(f"pyimgano-runtime: {message}", file=sys.stderr)
     return code
 
 
@@ -75,13 +94,18 @@ def _parser() -> argparse.ArgumentParser:
     infer.add_argument("--bundle", required=True, help="the bundle folder")
     infer.add_argument("--category", help="which one, where the bundle holds several")
     infer.add_argument(
-        "--threshold", type=float, metavar="T", help="replaces the bundle's threshold"
+        "--threshold",
+        type=_threshold,
+        metavar="T",
+        help="replaces the bundle's image threshold",
     )
     infer.add_argument(
-        "--output", metavar="FILE", help="write the rows to FILE (default: stdout)"
+        "--output",
+        metavar="FILE",
+        help="write the rows to FILE, complete or absent (default: stdout)",
     )
     infer.add_argument(
-        "--force", action="store_true", help="replace an existing --output FILE"
+        "--force", action="store_true", help="replace what exists at the outputs"
     )
     infer.add_argument(
         "--save-maps", metavar="DIR", help="save each anomaly map as .npy"
@@ -137,39 +161,65 @@ def _threads(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 1024:
-        raise argparse.ArgumentTypeError(f"found {value}, expected 1 to 1024")
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:5]) <= 1024):
+        raise argparse.ArgumentTypeError(
+            f'found "{text}", expected a whole number from 1 to 1024'
+        )
+    return int(text)
+
+
+def _threshold(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f'found "{text}", expected a finite number')
     return value
 
 
 def _infer(options: argparse.Namespace) -> int:
+    from .bundle import open_bundle
     from .predictor import Predictor
     from .rows import predict_files
     from .sources import list_inputs
 
+    writer = _RowWriter(options.output, force=options.force)
     paths = list_inputs(options.input)
+    bundle = open_bundle(options.bundle)
+    _warn_unlisted(bundle.unlisted_files())
     predictor = Predictor.open(
-        options.bundle,
+        bundle,
         category=options.category,
         threads=options.threads,
         threshold=options.threshold,
     )
-    saver = _PictureSaver(options.save_maps, options.save_overlays, predictor)
+    saver = _PictureSaver(
+        options.save_maps, options.save_overlays, predictor, force=options.force
+    )
     rows = predict_files(predictor, paths, with_map=saver.needed)
-    failed = anomalies = 0
-    with _RowWriter(options.output, force=options.force) as writer:
+    done = failed = anomalies = 0
+    with writer, _Drain() as drain:
         for path, (row, image, prediction) in zip(paths, rows, strict=True):
             writer.write(row)
+            done += 1
             failed += not row["ok"]
-            anomalies += row.get("label") == "anomaly"
+            anomalies += row["label"] == "anomaly"
             if image is not None and prediction is not None:
                 saver.save(path, image, prediction)
+            if drain.asked:
+                break
+    if drain.asked:
+        print(
+            f"stopped by SIGTERM after {done} of {len(paths)} pictures", file=sys.stderr
+        )
     print(
-        f"{len(paths)} pictures: {anomalies} anomaly, "
-        f"{len(paths) - failed - anomalies} normal, {failed} failed",
+        f"{done} pictures: {anomalies} anomaly, "
+        f"{done - failed - anomalies} normal, {failed} failed",
         file=sys.stderr,
     )
+    if drain.asked:
+        return 0
     if failed:
         return EXIT_INPUTS
     return EXIT_ANOMALY if anomalies and options.fail_on_anomaly else 0
@@ -179,45 +229,98 @@ class _RowWriter:
     """Writes JSONL rows to stdout, or to a file that is complete or absent."""
 
     def __init__(self, output: str | None, *, force: bool) -> None:
-        self._path = Path(output) if output else None
-        self._stream: IO[str] = sys.stdout
+        self._path = None if output is None else Path(output)
+        self._stream: TextIO = sys.stdout
         if self._path is None:
             return
+        if not self._path.name or self._path.is_dir():
+            raise ConfigError(f'--output "{output}": is a folder, expected a file')
+        if self._path.exists() and not self._path.is_file():
+            raise ConfigError(f"--output {output}: is a device, expected a file")
         if self._path.exists() and not force:
             raise ConfigError(
-                f"--output {self._path}: already exists and nothing is overwritten; "
+                f"--output {output}: already exists and nothing is overwritten; "
                 "name another file or pass --force to replace it"
             )
-        self._temporary = self._path.with_name(f".{self._path.name}.new")
+        self._temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.new")
+
+    def __enter__(self) -> _RowWriter:
+        if self._path is None:
+            return self
         try:
             self._stream = self._temporary.open("w", encoding="utf-8", newline="\n")
         except OSError as cause:
             raise ConfigError(
-                f"--output {self._path}: cannot be written ({cause.strerror})"
+                f"--output {self._path}: cannot be written ({cause.strerror}); "
+                "name a file in a folder that exists and that you may write to"
             ) from cause
-
-    def __enter__(self) -> _RowWriter:
         return self
 
     def write(self, row: dict[str, Any]) -> None:
-        self._stream.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+        self._stream.write(_json_text(row, self._stream) + "\n")
         if self._path is None:
             self._stream.flush()
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if self._path is None:
             return
-        self._stream.close()
-        if kind is None:
-            self._temporary.replace(self._path)
-        else:
+        try:
+            if kind is None:
+                self._stream.flush()
+                os.fsync(self._stream.fileno())
+                self._temporary.replace(self._path)
+        finally:
+            self._stream.close()
             self._temporary.unlink(missing_ok=True)
+
+
+class _Drain:
+    """Turns SIGTERM into a wish: the picture at hand is finished, then no more."""
+
+    def __enter__(self) -> _Drain:
+        self.asked = False
+        self._before: Any = None
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def _ask(self, number: int, frame: Any) -> None:
+        self.asked = True
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+
+def _json_text(value: Any, stream: TextIO, *, indent: int | None = None) -> str:
+    """Give JSON that the stream can hold: a file's name need not be valid text."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    try:
+        text.encode(stream.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(value, allow_nan=False, indent=indent)
+    return text
+
+
+def _warn_unlisted(paths: Sequence[str]) -> None:
+    for path in paths[:SHOWN_UNLISTED]:
+        print(
+            f"warning: {path} is in the bundle folder but not in its list of files; "
+            "it is never read",
+            file=sys.stderr,
+        )
+    if len(paths) > SHOWN_UNLISTED:
+        print(
+            f"warning: {len(paths) - SHOWN_UNLISTED} more such files", file=sys.stderr
+        )
 
 
 class _PictureSaver:
     """Saves maps and overlays beside the rows, one file a picture."""
 
-    def __init__(self, maps: str | None, overlays: str | None, predictor: Any) -> None:
+    def __init__(
+        self, maps: str | None, overlays: str | None, predictor: Any, *, force: bool
+    ) -> None:
         self._maps = Path(maps) if maps else None
         self._overlays = Path(overlays) if overlays else None
         self._predictor = predictor
@@ -225,6 +328,8 @@ class _PictureSaver:
         self.needed = bool(maps or overlays)
         if not self.needed:
             return
+        from .atomic import refuse_existing
+
         if not predictor.engine.has_map:
             raise ConfigError(
                 "--save-maps and --save-overlays: this bundle's model gives a score "
@@ -236,11 +341,13 @@ class _PictureSaver:
             require_opencv()
         for folder in (self._maps, self._overlays):
             if folder is not None:
+                refuse_existing(folder, force=force)
                 try:
                     folder.mkdir(parents=True, exist_ok=True)
                 except OSError as cause:
                     raise ConfigError(
-                        f"{folder}: cannot be made ({cause.strerror})"
+                        f"{folder}: cannot be made ({cause.strerror}); "
+                        "name a folder in a place you may write to"
                     ) from cause
 
     def save(self, path: Path, image: Any, prediction: Any) -> None:
@@ -265,16 +372,15 @@ def _check(options: argparse.Namespace) -> int:
 
     report = check_bundle(open_bundle(options.bundle), threads=options.threads)
     if options.json:
-        print(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
+        print(_json_text(report.to_json(), sys.stdout, indent=2))
     else:
         _print_check(report)
-    for path in report.unlisted:
-        print(f"warning: {path} does not stand in files; never read", file=sys.stderr)
+    _warn_unlisted(report.unlisted)
     if not report.ok:
         reason = (
             "the model scores differently here than at export"
             if any(r.agrees is False for r in report.results)
-            else "no golden could be replayed, so nothing is proven"
+            else "no golden could be judged here, so nothing is proven about the model"
         )
         raise ParityError(f"{report.bundle}: {reason}")
     return 0
@@ -309,8 +415,13 @@ def _info(options: argparse.Namespace) -> int:
 
     bundle = open_bundle(options.bundle)
     if options.json:
-        print(json.dumps(bundle.config.to_dict(), indent=2, ensure_ascii=False))
+        print(_json_text(bundle.config.to_dict(), sys.stdout, indent=2))
         return 0
+    _print_info(bundle)
+    return 0
+
+
+def _print_info(bundle: Any) -> None:
     config = bundle.config
     print(f"bundle     {config.bundle.name} {config.bundle.version}")
     print(f"created    {config.bundle.created}")
@@ -320,7 +431,7 @@ def _info(options: argparse.Namespace) -> int:
     print(f"size       {sum(e.size for e in config.files) / 1e6:.1f} MB")
     for name, category in config.categories.items():
         image = category.thresholds.provenance["image"]
-        training = config.training.get("categories", {}).get(name, {})
+        training = (config.training.get("categories") or {}).get(name, {})
         parity = config.parity.categories.get(name)
         print(f"category   {name}")
         print(f"  detector   {training.get('detector', 'unknown')}")
@@ -330,7 +441,8 @@ def _info(options: argparse.Namespace) -> int:
         )
         if image.used_false_alarm_rate is not None:
             print(
-                f"  promised   at most {image.used_false_alarm_rate:.2%} false alarms"
+                f"  promised   {'about' if image.approximate else 'at most'} "
+                f"{image.used_false_alarm_rate:.2%} false alarms"
                 + (
                     f" (asked for {image.requested_false_alarm_rate:.2%})"
                     if image.requested_false_alarm_rate is not None
@@ -343,4 +455,3 @@ def _info(options: argparse.Namespace) -> int:
                 f"{parity.images} images, score rel diff "
                 f"{parity.max_rel_score_diff:.1e}"
             )
-    return 0

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,12 @@ from .onnx_rules import check_graph
 ImageBatch = npt.NDArray[np.uint8]
 Scores = npt.NDArray[np.float32]
 Maps = npt.NDArray[np.float32]
+
+_ONNX_TYPES: Final = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
+FATAL: Final = 4  # onnxruntime's log level: what fails is raised and said by us
+# A folder that cannot exist: onnxruntime would otherwise look for a model's external
+# data in the current directory. It needs no writable place, as an empty one would.
+_NO_FOLDER: Final = os.path.join(os.devnull, "none")  # noqa: PTH118 - no path of a file
 
 
 class Engine(Protocol):
@@ -52,33 +57,36 @@ class OnnxEngine:
         self._score = next(o.name for o in spec.outputs if o.kind == "score")
         map_spec = spec.output("anomaly_map")
         self._map = map_spec.name if map_spec is not None else None
+        self._map_size = map_spec.shape[1:] if map_spec is not None else ()
         self._open_session(data, where, threads)
+        self._check_tensors(spec, where)
 
     def _open_session(self, data: bytes, where: str, threads: int | None) -> None:
         import onnxruntime
 
         self.name = f"onnxruntime {onnxruntime.__version__}"
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = FATAL
         options.intra_op_num_threads = threads or usable_cores()
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        with tempfile.TemporaryDirectory(prefix="pyimgano-empty-") as empty:
-            # External data would otherwise be looked for in the current directory.
-            options.add_session_config_entry(
-                "session.model_external_initializers_file_folder_path", empty
+        # Bytes that begin like onnxruntime's own format would pass check_graph by.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", _NO_FOLDER
+        )
+        try:
+            self._session = onnxruntime.InferenceSession(
+                data, options, providers=["CPUExecutionProvider"]
             )
-            try:
-                self._session = onnxruntime.InferenceSession(
-                    data, options, providers=["CPUExecutionProvider"]
-                )
-            except engine_errors() as cause:
-                raise BundleError(
-                    f"{where}: onnxruntime {onnxruntime.__version__} refuses the model "
-                    f"({str(cause).splitlines()[0]}); export the bundle again"
-                ) from cause
+        except engine_errors() as cause:
+            raise BundleError(
+                f"{where}: onnxruntime {onnxruntime.__version__} refuses the model "
+                f"({_first_line(cause)}); export the bundle again"
+            ) from cause
         self._run_options = onnxruntime.RunOptions()
         self._run_options.only_execute_path_to_fetches = True
+        self._run_options.log_severity_level = FATAL
 
     def run(
         self, images_u8: ImageBatch, *, with_map: bool
@@ -94,11 +102,40 @@ class OnnxEngine:
         except engine_errors() as cause:
             raise ImageError(
                 f"onnxruntime could not score an image of shape {images_u8.shape} "
-                f"({str(cause).splitlines()[0]})",
+                f"({_first_line(cause)})",
                 code="INFERENCE_FAILED",
                 stage="infer",
             ) from cause
+        n = len(images_u8)
+        for output, shape in zip(outputs, ((n,), (n, *self._map_size)), strict=False):
+            if output.shape != shape:
+                raise ImageError(
+                    f"the graph gave an output of shape {output.shape} for "
+                    f"{n} pictures, expected {shape}; export the bundle again",
+                    code="INFERENCE_FAILED",
+                    stage="infer",
+                )
         return outputs[0], outputs[1] if len(outputs) > 1 else None
+
+    def _check_tensors(self, spec: ModelSpec, where: str) -> None:
+        """Refuse a graph whose tensors are not what infer_config.json says."""
+        found = [*self._session.get_inputs(), *self._session.get_outputs()]
+        for tensor, told in zip(found, (*spec.inputs, *spec.outputs), strict=True):
+            sides = list(tensor.shape)
+            same_shape = len(sides) == len(told.shape) and all(
+                side == wanted
+                for side, wanted in zip(sides, told.shape, strict=True)
+                if isinstance(side, int)  # a text or None: any size
+            )
+            if tensor.type != _ONNX_TYPES[told.dtype] or not same_shape:
+                raise BundleError(
+                    f"{where}: {told.name} is {tensor.type} {sides}, infer_config.json "
+                    f"says {told.dtype} {list(told.shape)}; export the bundle again"
+                )
+
+
+def _first_line(cause: Exception) -> str:
+    return (str(cause).splitlines() or [type(cause).__name__])[0]
 
 
 def engine_errors() -> tuple[type[Exception], ...]:

@@ -7,6 +7,8 @@ function before it writes, so that what leaves is what every device accepts.
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -28,6 +30,9 @@ REFUSED: Final = frozenset(
     )
 )
 MAX_NODES: Final = 100_000
+MAX_FILLED: Final = 16 * 1024 * 1024  # numbers that one ConstantOfShape may make
+MAX_AXES: Final = 16  # of a tensor: int64 tensors up to this size may be shapes
+_INT64: Final = 7  # TensorProto.DataType
 
 
 @dataclass(slots=True)
@@ -44,6 +49,9 @@ class GraphFacts:
     has_functions: bool = False
     has_subgraphs: bool = False
     has_metadata: bool = False  # doc strings or metadata_props: they carry source paths
+    has_session_config: bool = False  # onnxruntime may take options from the file
+    constants: dict[str, list[int]] = field(default_factory=dict)  # small int64 tensors
+    filled_shapes: list[str] = field(default_factory=list)  # of ConstantOfShape
 
 
 def check_graph(data: bytes, where: str) -> GraphFacts:
@@ -71,7 +79,18 @@ def check_graph(data: bytes, where: str) -> GraphFacts:
     if facts.has_subgraphs:
         findings.append("has graphs inside of nodes")
     if facts.has_external_data:
-        findings.append("keeps tensors outside of the file")
+        findings.append("keeps tensors outside of the file or as sparse ones")
+    if facts.has_session_config:
+        findings.append("carries settings for the session (ort_config)")
+    for name in facts.filled_shapes:
+        shape = facts.constants.get(name)
+        if shape is None:
+            findings.append("has a ConstantOfShape whose shape is computed")
+        elif math.prod(shape) > MAX_FILLED:
+            findings.append(
+                f"has a ConstantOfShape of {shape}, expected at most {MAX_FILLED:,} "
+                "numbers"
+            )
     if findings:
         raise BundleError(
             f"{where}: {'; '.join(findings)}; a bundle holds one plain graph of "
@@ -85,6 +104,10 @@ def _fields(view: memoryview) -> Iterator[tuple[int, int, memoryview]]:
     position, end = 0, len(view)
     while position < end:
         key, position = _varint(view, position)
+        if key >= 1 << 32:
+            # onnxruntime's parser takes the lower 32 bits: a field that it sees and
+            # that we would pass by.
+            raise ValueError("a field number is out of range")
         number, wire = key >> 3, key & 7
         if wire == 0:
             value, position = _varint(view, position)
@@ -137,6 +160,10 @@ def _walk_model(view: memoryview) -> GraphFacts:
                 facts.opset = version
         elif number in (6, 14):  # doc_string, metadata_props
             facts.has_metadata = facts.has_metadata or len(value) > 0
+            if number == 14 and b"ort_config" in bytes(value):
+                facts.has_session_config = True
+        elif number == 20:  # training_info
+            facts.has_subgraphs = True
         elif number == 25:  # functions
             facts.has_functions = True
     return facts
@@ -162,42 +189,82 @@ def _walk_graph(view: memoryview, facts: GraphFacts) -> None:
 
 
 def _first_text(view: memoryview) -> str:
+    text = ""
     for number, _, value in _fields(view):
-        if number == 1:
-            return _text(value)
-    return ""
+        text = _text(value) if number == 1 else text  # the last one counts
+    return text
 
 
 def _walk_node(view: memoryview, facts: GraphFacts) -> None:
     facts.n_nodes += 1
     if facts.n_nodes > MAX_NODES:
         raise ValueError(f"more than {MAX_NODES} nodes")
+    inputs, outputs, operators = [], [], set()
     for number, _, value in _fields(view):
-        if number == 4:  # op_type
-            facts.operators.add(_text(value))
+        if number == 1:
+            inputs.append(_text(value))
+        elif number == 2:
+            outputs.append(_text(value))
+        elif number == 4:  # op_type
+            operators.add(_text(value))
         elif number == 7:  # domain
             facts.domains.add(_text(value))
         elif number == 5:  # attribute
-            _walk_attribute(value, facts)
+            _walk_attribute(value, facts, outputs)
         elif number in (6, 9):  # doc_string, metadata_props
             facts.has_metadata = facts.has_metadata or len(value) > 0
+    facts.operators |= operators
+    if "ConstantOfShape" in operators:
+        facts.filled_shapes += inputs[:1]
 
 
-def _walk_attribute(view: memoryview, facts: GraphFacts) -> None:
-    for number, _, value in _fields(view):
+def _walk_attribute(view: memoryview, facts: GraphFacts, outputs: list[str]) -> None:
+    integers: list[int] = []  # a Constant's value_ints
+    for number, integer, value in _fields(view):
         if number in (6, 11):  # g, graphs
             facts.has_subgraphs = True
+        elif number in (22, 23):  # sparse_tensor, sparse_tensors
+            facts.has_external_data = True
         elif number in (5, 10):  # t, tensors
-            _walk_tensor(value, facts)
+            _walk_tensor(value, facts, outputs)
+        elif number == 8:  # ints
+            integers += _integers(integer, value)
+    if integers and outputs:
+        facts.constants[outputs[0]] = integers
 
 
-def _walk_tensor(view: memoryview, facts: GraphFacts) -> str:
-    name = ""
+def _walk_tensor(
+    view: memoryview, facts: GraphFacts, outputs: list[str] | None = None
+) -> str:
+    """Note one tensor under its own name, or as the output of a Constant."""
+    name, dtype = "", 0
+    integers: list[int] = []
     for number, integer, value in _fields(view):
-        if number == 8:
+        if number == 2:
+            dtype = integer
+        elif number == 7:  # int64_data
+            integers += _integers(integer, value)
+        elif number == 8:
             name = _text(value)
-        elif number == 13 or (number == 14 and integer == 1):
+        elif number == 9 and len(value) <= 8 * MAX_AXES:  # raw_data
+            whole = len(value) // 8
+            integers += struct.unpack(f"<{whole}q", value[: 8 * whole])
+        elif number == 13 or (number == 14 and integer != 0):
             facts.has_external_data = True
         elif number == 12 and len(value):  # doc_string
             facts.has_metadata = True
+    if dtype == _INT64 and len(integers) <= MAX_AXES:
+        facts.constants[outputs[0] if outputs else name] = integers
     return name
+
+
+def _integers(integer: int, packed: memoryview) -> list[int]:
+    """Give the first numbers of a repeated int64 field, packed or not."""
+    if not packed:
+        return [integer]
+    numbers: list[int] = []
+    position = 0
+    while position < len(packed) and len(numbers) <= MAX_AXES:
+        number, position = _varint(packed, position)
+        numbers.append(number)
+    return numbers

@@ -112,7 +112,10 @@ def _read_without_links(root: Path, path: str, max_bytes: int) -> bytes:
                 deeper = os.open(folder, flags, dir_fd=here)
                 os.close(here)
                 here = deeper
-        elif any(p.is_symlink() for p in (shown, *shown.parents) if p != root):
+        elif any(
+            root.joinpath(*path.split("/")[:depth]).is_symlink()
+            for depth in range(1, len(folders) + 2)
+        ):
             raise BundleError(f"{shown}: is a link; a bundle holds plain files only")
         target = name if by_folder else str(shown)
         # O_NONBLOCK: a FIFO must be refused, not waited for.
@@ -142,6 +145,8 @@ def _read_without_links(root: Path, path: str, max_bytes: int) -> bytes:
             )
         if facts.st_size > max_bytes:
             raise BundleError(
-                f"{shown}: {facts.st_size} bytes, expected at most {max_bytes}"
+                f"{shown}: {facts.st_size} bytes, expected at most {max_bytes}; "
+                "this is no file of a bundle"
             )
-        return stream.read(max_bytes + 1)
+        # Not max_bytes: `read` takes memory for all that it is asked for.
+        return stream.read(facts.st_size + 1)

@@ -24,7 +24,7 @@ from .decode import check_array, read_image
 from .engine import Engine, OnnxEngine
 from .errors import ConfigError, ImageError
 from .infer_config import CategoryConfig, InputRules, select_category
-from .thresholds import is_anomaly, p_value
+from .thresholds import FLOAT32_MAX, is_anomaly, p_value
 
 Image = npt.NDArray[np.uint8]
 AnomalyMap = npt.NDArray[np.float32]
@@ -69,9 +69,10 @@ class Predictor:
             method = settings.thresholds.provenance["image"].method
             self.threshold_source = f"bundle: {method}"
         else:
-            if not math.isfinite(threshold):
+            if not abs(threshold) <= FLOAT32_MAX:
                 raise ConfigError(
-                    f"--threshold: found {threshold}, expected a finite number"
+                    f"--threshold: found {threshold}, expected a finite number that "
+                    "float32 can hold"
                 )
             self.threshold = float(np.float32(threshold))
             self.threshold_source = "--threshold"
@@ -137,7 +138,8 @@ class Predictor:
                 stage="infer",
             )
         start = time.perf_counter()
-        scores, maps = self.engine.run(np.stack(images), with_map=with_map)
+        batch = images[0][None] if len(images) == 1 else np.stack(images)
+        scores, maps = self.engine.run(batch, with_map=with_map)
         infer_ms = (time.perf_counter() - start) * 1000 / len(images)
         return [
             self._judge(float(score), maps[i] if maps is not None else None, infer_ms)
@@ -152,10 +154,12 @@ class Predictor:
         self, score: float, anomaly_map: AnomalyMap | None, infer_ms: float
     ) -> Prediction:
         start = time.perf_counter()
-        if not math.isfinite(score):
+        whole_map = anomaly_map is None or bool(np.isfinite(anomaly_map).all())
+        if not (math.isfinite(score) and whole_map):
+            found = f"the score {score}" if whole_map else "a map with NaN or infinity"
             raise ImageError(
-                f"the graph gave the score {score}; the model is damaged or the "
-                "picture is outside of what it can score",
+                f"the graph gave {found}; the model is damaged or the picture is "
+                "outside of what it can score",
                 code="SCORE_NOT_FINITE",
                 stage="infer",
             )

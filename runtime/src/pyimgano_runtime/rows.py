@@ -31,6 +31,7 @@ def scored_row(
         "label": prediction.label,
         "ms": {step: round(value, 3) for step, value in ms.items()},
         "bundle_sha256": predictor.bundle.sha256 if predictor.bundle else None,
+        "error": None,
     }
 
 
@@ -41,8 +42,14 @@ def error_row(name: str, predictor: Predictor, error: ImageError) -> dict[str, A
         "input": name,
         "category": predictor.category,
         "ok": False,
-        "error": {"code": error.code, "message": str(error), "stage": error.stage},
+        "score": None,
+        "p_value": None,
+        "threshold": predictor.threshold,
+        "threshold_source": predictor.threshold_source,
+        "label": None,
+        "ms": None,
         "bundle_sha256": predictor.bundle.sha256 if predictor.bundle else None,
+        "error": {"code": error.code, "message": str(error), "stage": error.stage},
     }
 
 

@@ -31,13 +31,15 @@ def list_inputs(arguments: Iterable[str]) -> list[Path]:
     if not given:
         raise ConfigError("no INPUT given; expected picture files or folders")
     for argument in given:
+        if not argument:
+            raise ConfigError("an INPUT is empty; expected picture files or folders")
         path = Path(argument)
-        if not path.is_dir():
+        if not _is_folder(path):
             found.append(path)
             continue
         inside = sorted(
             Path(folder) / name
-            for folder, _, names in os.walk(path)
+            for folder, _, names in os.walk(path, onerror=_refuse)
             for name in names
             if Path(name).suffix.lower() in SUFFIXES
         )
@@ -48,3 +50,18 @@ def list_inputs(arguments: Iterable[str]) -> list[Path]:
             )
         found += inside
     return found
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False  # no usable path: its row says why
+
+
+def _refuse(cause: OSError) -> None:
+    """`os.walk` would pass by a folder that it cannot list."""
+    raise ConfigError(
+        f"{cause.filename}: cannot be listed ({cause.strerror}); "
+        "check its permissions or name the files themselves"
+    ) from cause

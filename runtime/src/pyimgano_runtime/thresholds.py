@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+
+FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
 
 
 def is_anomaly(score: float, threshold: float) -> bool:

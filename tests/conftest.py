@@ -1,0 +1,120 @@
+"""Shared fixtures: one small data set, each detector trained and exported once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Small enough to fit in a second, large enough for every tap of the backbones.
+SMALL_OPTIONS: dict[str, dict[str, Any]] = {
+    "padim": {"image_size": [64, 64]},
+    "patchcore": {"image_size": [64, 64], "bank_size": 100},
+    "pixel_stats": {"image_size": [64, 64]},
+}
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """How a command ended, and what it printed."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A finished run and its bundle."""
+
+    name: str
+    manifest: Path
+    config: Path
+    run: Path
+    bundle: Path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_torch_thread() -> None:
+    """Tiny pictures gain nothing from threads, and waiting threads cost the others."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def run_cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., CommandResult]:
+    """Give a function that runs `pyimgano ARGUMENTS` in this process."""
+    from pyimgano.cli import main
+
+    def run(*arguments: str | Path) -> CommandResult:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return CommandResult(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the manifest of 20 train normals, 6 test normals and 6 defects."""
+    from factories import write_dataset
+
+    folder = tmp_path_factory.mktemp("dataset")
+    return write_dataset(
+        folder, n_train=20, n_test_normal=6, n_test_defect=6, size=(64, 64)
+    )
+
+
+def config_payload(manifest: Path, detector: str = "pixel_stats") -> dict[str, Any]:
+    """Give a training config that is quick: small pictures, no intervals."""
+    return {
+        "device": "cpu",
+        "dataset": {"manifest_path": str(manifest)},
+        "model": {"name": detector, "options": dict(SMALL_OPTIONS[detector])},
+        "evaluation": {"bootstrap_resamples": 0},
+    }
+
+
+@pytest.fixture
+def make_config(tmp_path: Path) -> Callable[..., Path]:
+    """Give a function that writes a quick config; keywords replace whole blocks."""
+
+    def make(manifest: Path, detector: str = "pixel_stats", **blocks: Any) -> Path:
+        path = tmp_path / "config.json"
+        payload = config_payload(manifest, detector) | blocks
+        path.write_text(json.dumps(payload), encoding="utf-8")
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def exported(
+    small_dataset: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Exported]:
+    """Give a function that trains and exports a detector, once per session."""
+    from pyimgano.cli import main
+
+    made: dict[str, Exported] = {}
+
+    def make(name: str) -> Exported:
+        if name not in made:
+            folder = tmp_path_factory.mktemp(f"exported_{name}")
+            config = folder / "config.json"
+            config.write_text(
+                json.dumps(config_payload(small_dataset, name)), encoding="utf-8"
+            )
+            run, bundle = folder / "run", folder / "bundle"
+            assert main(["train", "--config", str(config), "--output", str(run)]) == 0
+            export = ["bundle", "export", "--run", str(run), "--output", str(bundle)]
+            assert main(export) == 0
+            made[name] = Exported(name, small_dataset, config, run, bundle)
+        return made[name]
+
+    return make

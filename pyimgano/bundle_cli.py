@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -71,6 +69,7 @@ def export(
 
     from .pipelines.export_run import export_run
     from .reporting.tables import print_bundle
+    from .source_date import source_date
     from .terminal_progress import TerminalProgress
     from .workbench.artifacts import open_run
 
@@ -88,7 +87,7 @@ def export(
             output,
             name=name or output.absolute().name,
             version=release,
-            created=_source_date(),
+            created=source_date(),
             goldens=goldens,
             image_licence=image_licence,
             parity_images=count,
@@ -107,15 +106,3 @@ def _count(text: str) -> int | None:
             param_hint="--parity-images",
         )
     return int(text)
-
-
-def _source_date() -> str | None:
-    """Give SOURCE_DATE_EPOCH as ISO 8601, for reproducible builds."""
-    epoch = os.environ.get("SOURCE_DATE_EPOCH")
-    if not epoch:
-        return None
-    if not epoch.isdecimal():
-        raise click.UsageError(
-            f'SOURCE_DATE_EPOCH: found "{epoch}", expected seconds since 1970'
-        )
-    return datetime.fromtimestamp(int(epoch), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

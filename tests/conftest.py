@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# No deadline: a busy machine is no finding. The same examples in every run.
+settings.register_profile("tests", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("tests")
 
 # Small enough to fit in a second, large enough for every tap of the backbones.
 SMALL_OPTIONS: dict[str, dict[str, Any]] = {

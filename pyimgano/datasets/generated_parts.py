@@ -49,6 +49,8 @@ def draw_part(
 ) -> GeneratedPart:
     """Photograph of one part; the same generator state gives the same pixels.
 
+    That holds for one version of NumPy and OpenCV; others may round differently.
+
     Pose, light, surface and camera noise do not depend on the defect: two generators
     with equal seeds draw the same part with and without it.
 
@@ -68,8 +70,8 @@ def draw_part(
         int(seed) for seed in rng.integers(0, 2**63, size=3)
     )
 
-    def photograph(kind: str | None, strength: float) -> ByteArray:
-        flaw_rng = np.random.default_rng([flaw_seed, 1])
+    def photograph(kind: str | None, strength: float, place: int) -> ByteArray:
+        flaw_rng = np.random.default_rng([flaw_seed, place])
         missing = max(strength, 0.01) if kind == "missing" else 0.0
         order = _Order(np.random.default_rng(part_seed), size, missing, flaw_rng)
         surface = _PARTS[name](order)
@@ -77,17 +79,19 @@ def draw_part(
             _SURFACE_DEFECTS[kind](surface, flaw_rng, strength)
         return _expose(surface, np.random.default_rng(camera_seed))
 
-    good_u8 = photograph(None, 0.0)
+    good_u8 = photograph(None, 0.0, 1)
     if defect is None:
         return GeneratedPart(name, good_u8, np.zeros(size, np.bool_), None, 0.0)
 
     if severity is None:
         severity = float(np.random.default_rng([flaw_seed, 0]).random())
-    while True:
-        image_u8 = photograph(defect, severity)
+    place = 1
+    while True:  # until it can be seen: first more severe, then elsewhere
+        image_u8 = photograph(defect, severity, place)
         mask = _changed(good_u8, image_u8)
-        if mask.mean() >= MIN_MASK_FRACTION or severity >= 1.0:
+        if mask.mean() >= MIN_MASK_FRACTION:
             return GeneratedPart(name, image_u8, mask, defect, severity)
+        place += severity >= 1.0
         severity = min(1.0, severity + 0.1)
 
 
@@ -169,7 +173,8 @@ def _check(
 def _changed(good_u8: ByteArray, image_u8: ByteArray) -> NDArray[np.bool_]:
     red, green, blue = np.moveaxis(_opencv().absdiff(good_u8, image_u8), 2, 0)
     largest = np.maximum(np.maximum(red, green), blue)  # .max(axis=2) is 10x slower
-    return largest > MASK_GREY_LEVELS
+    mask: NDArray[np.bool_] = largest > MASK_GREY_LEVELS
+    return mask
 
 
 def _image_seed(seed: int, stem: str) -> int:
@@ -304,13 +309,16 @@ def _plate(
     cut_x, cut_y = half_x - corner, half_y - corner
     right = [(cut_x, -half_y), (half_x, -cut_y), (half_x, cut_y), (cut_x, half_y)]
     left = [(-across, -down) for across, down in right]
-    return np.array(right + left) + np.array([x, y])
+    corners = np.array(right + left)
+    corners += (x, y)
+    return corners
 
 
 def _round_about(tooth: NDArray[np.float64], share: float) -> NDArray[np.float64]:
-    """Corners of a tooth, given as (steps of 30 degrees, radius), `share` of a turn on."""
+    """Corners (x, y) of (steps of 30 degrees, radius), turned by a share of a turn."""
     angle = 2 * np.pi * (tooth[:, 0] / 12 + share)
-    return tooth[:, 1:] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    radius = tooth[:, 1]
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
 
 
 def _between(start: Material, end: Material, share: float) -> Material:
@@ -472,8 +480,8 @@ def _fabric(order: _Order) -> _Surface:
     for channel in range(3):
         step = np.float32(indigo[channel] - cotton[channel])
         part.paint[..., channel] = np.float32(cotton[channel]) + step * on_top
-    warp_gain = rng.normal(1.0, 0.05, 128).astype(np.float32)[u.astype(np.intp)]
-    weft_gain = rng.normal(1.0, 0.03, 128).astype(np.float32)[v.astype(np.intp)]
+    warp_gain = rng.normal(1.0, 0.05, 128).astype(np.float32)[u.astype(np.intp) % 128]
+    weft_gain = rng.normal(1.0, 0.03, 128).astype(np.float32)[v.astype(np.intp) % 128]
     thread = weft_gain + on_top * (warp_gain - weft_gain)
     part.gain = thread * (np.float32(0.6) + np.float32(0.4) * height)
     part.gain += np.float32(0.05) * _clouds(rng, size, size[0], size[1])
@@ -573,7 +581,8 @@ def _scratch(part: _Surface, rng: np.random.Generator, severity: float) -> None:
 def _dent(part: _Surface, rng: np.random.Generator, severity: float) -> None:
     """A smooth oval hollow: the paint stays, only the light tells."""
     middle, free = _place(part, rng)
-    radius = min(part.unit * part.boldness * rng.uniform(0.022, 0.045), 0.6 * free)
+    wanted = part.unit * part.boldness * rng.uniform(0.022, 0.045)
+    radius = max(1.2, min(wanted, 0.6 * free))  # pixels
     bowl = np.exp(-_squared_distance(part, rng, middle, radius))
     part.relief -= np.float32((0.08 + 0.4 * severity) * part.boldness * radius) * bowl
 

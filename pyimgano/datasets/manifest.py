@@ -70,6 +70,9 @@ def read_manifest(path: Path, *, root: Path | None = None) -> list[ManifestRow]:
         except DatasetError as error:
             problems.append(str(error))
             continue
+        if not isinstance(payload, dict):
+            problems.append(f"{where}: expected an object {{...}} on each line")
+            continue
         before = len(problems)
         row = _read_row(payload, where, number, path.parent, root, problems)
         if len(problems) == before:

@@ -99,13 +99,16 @@ def _assign(
         explicit = sorted({row.split for row in members if row.split})
         if len(explicit) > 1:
             lines = ", ".join(f"line {row.line} {row.split}" for row in members[:6])
+            group_id = members[0].group_id
+            what = f'group "{group_id}"' if group_id else f'"{members[0].image}"'
             problems.append(
-                f'{category}: group "{members[0].group_id}" stands in '
-                f"{' and '.join(explicit)} ({lines}); pictures of one part must share "
-                "a split: give all its rows the same one"
+                f"{category}: {what} stands in {' and '.join(explicit)} ({lines}); "
+                "pictures of one part must share a split: give all its rows the same "
+                "one"
             )
         if explicit:
-            of_group[name] = explicit[0]
+            # Of several, which are refused, train: no second complaint about none.
+            of_group[name] = "train" if "train" in explicit else explicit[0]
         elif any(row.label == 1 for row in members):
             of_group[name] = "test"
         else:

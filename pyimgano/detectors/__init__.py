@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from pyimgano.option_fields import read_options
-from pyimgano_runtime._reader import closest, parse_json
+from pyimgano_runtime._reader import Fields, closest, parse_json
 from pyimgano_runtime.atomic import write_bytes
 from pyimgano_runtime.errors import ConfigError, raise_all
 
 CHECKPOINT_FORMAT: Final = "pyimgano.detector.1"
+# safetensors writes several metadata keys in random order; one keeps bytes repeatable.
+METADATA_KEY: Final = "pyimgano"
 
 DETECTORS: Final[dict[str, str]] = {
     "padim": "pyimgano.detectors.padim:PaDiM",
@@ -71,16 +73,16 @@ def save_detector(detector: Any, path: Path) -> None:
 
     backbone = detector.backbone
     weights = dataclasses.asdict(backbone.weights) if backbone is not None else None
-    metadata = {
+    facts = {
         "format": CHECKPOINT_FORMAT,
         "detector": detector.name,
-        "config": json.dumps(detector.hyper_parameters(), sort_keys=True),
-        "weights": json.dumps(weights, sort_keys=True),
+        "config": detector.hyper_parameters(),
+        "weights": weights,
     }
     tensors = {
         k: v.detach().cpu().contiguous() for k, v in detector.state_dict().items()
     }
-    write_bytes(path, save(tensors, metadata))
+    write_bytes(path, save(tensors, {METADATA_KEY: json.dumps(facts, sort_keys=True)}))
 
 
 def load_detector(path: Path) -> Any:
@@ -102,14 +104,20 @@ def load_detector(path: Path) -> Any:
         raise ConfigError(
             f"{path}: is not a readable safetensors checkpoint ({cause}); train again"
         ) from cause
-    if metadata.get("format") != CHECKPOINT_FORMAT:
+    text = metadata.get(METADATA_KEY, "{}")
+    problems: list[str] = []
+    fields = Fields(parse_json(text.encode(), str(path)), str(path), problems)
+    if fields.payload.get("format") != CHECKPOINT_FORMAT:
         raise ConfigError(
-            f"{path}: format is {metadata.get('format')!r}, expected "
+            f"{path}: format is {fields.payload.get('format')!r}, expected "
             f"{CHECKPOINT_FORMAT!r}; train again with this version"
         )
-    cls = detector_class(metadata["detector"], str(path))
-    options = parse_json(metadata["config"].encode(), f"{path}: config")
-    weights = parse_json(metadata["weights"].encode(), f"{path}: weights")
+    fields.raw("format")
+    name = fields.text("detector")
+    options, weights = fields.raw("config"), fields.raw("weights")
+    fields.finish()
+    raise_all(problems)
+    cls = detector_class(name, str(path))
     try:
         detector = cls.from_state(detector_config(cls, options, str(path)), tensors)
         if weights is not None:
@@ -117,5 +125,5 @@ def load_detector(path: Path) -> Any:
         return detector
     except (RuntimeError, AttributeError, TypeError) as cause:
         raise ConfigError(
-            f"{path}: its tensors do not fit {metadata['detector']} ({cause})"
+            f"{path}: its tensors do not fit {name} ({cause})"
         ) from cause

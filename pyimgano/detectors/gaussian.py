@@ -217,7 +217,8 @@ def _factor(
         top = vectors[:, :, -rank:]  # (K, C, r) U_p
         spread = (values[:, -rank:] + prior_images) / weight  # (K, r)
         gain = 1 - spread.clamp_min(1.0).reciprocal()  # (K, r) 1 - 1 / lambda
-        return top * gain.sqrt()[:, None, :]
+        factor: Tensor = top * gain.sqrt()[:, None, :]
+        return factor
 
     chunks = torch.split(moments.scatter, CHUNK_POSITIONS)  # (K, C, C) each
     # LAPACK decomposes one small matrix after the other; several threads inside of one

@@ -37,7 +37,10 @@ class PaDiMConfig:
         (256, 256), "model size [height, width] in pixels", low=32, high=4096
     )
     rank: int = option(
-        16, "directions kept per position beyond the part's common ones", low=0, high=512
+        16,
+        "directions kept per position beyond the part's common ones",
+        low=0,
+        high=512,
     )
     prior_images: float = option(
         16.0, "weight of the part's common covariance, in images", low=0.0

@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +42,7 @@ from ..detectors.feature_detector import FeatureDetector
 from ..detectors.interface import Detector, FitContext, Progress
 from ..inference.evaluation import Evaluation, PixelTruth
 from ..inference.torch_predictor import torch_predictor
+from ..source_date import Clock, timestamp
 from . import artifacts
 from .config import LoadedConfig, WorkbenchConfig
 from .training_data import RowTrainingData
@@ -87,9 +87,16 @@ def load_splits(loaded: LoadedConfig) -> list[CategorySplit]:
 
 
 def train(
-    loaded: LoadedConfig, output: Path, *, force: bool, progress: Progress
+    loaded: LoadedConfig,
+    output: Path,
+    *,
+    force: bool,
+    progress: Progress,
+    clock: Clock = timestamp,
 ) -> artifacts.Run:
     """Train every category of a config and write the run folder.
+
+    `clock` gives the times that are written into the run.
 
     Raises:
         ConfigError, DatasetError: refused before anything is written.
@@ -104,7 +111,7 @@ def train(
         categories = {}
         for split in splits:
             stem = plain_name(split.category, names)
-            trainer = CategoryTrainer(loaded.config, split, device, progress)
+            trainer = CategoryTrainer(loaded.config, split, device, progress, clock)
             categories[split.category] = {"folder": stem} | trainer.run(folder, stem)
         config = _absolute(loaded).to_dict()
         artifacts.write_json(folder / "config.json", config)
@@ -113,7 +120,7 @@ def train(
             "schema_version": artifacts.RUN_SCHEMA_VERSION,
             "recipe": loaded.config.recipe,
             "detector": loaded.config.model.name,
-            "finished": _now(),
+            "finished": clock(),
             "device": str(device),
             "peak_rss_mb": _peak_rss_mb(),
             "categories": categories,
@@ -130,6 +137,7 @@ class CategoryTrainer:
     split: CategorySplit
     device: torch.device
     progress: Progress
+    clock: Clock
 
     def run(self, folder: Path, stem: str) -> dict[str, Any]:
         """Do it all, write the category's files, give its report."""
@@ -256,7 +264,7 @@ class CategoryTrainer:
         rows: Sequence[ManifestRow],
     ) -> tuple[Thresholds, Calibration]:
         chosen = self.config.calibration
-        by, at = f"pyimgano train ({self.config.recipe})", _now()
+        by, at = f"pyimgano train ({self.config.recipe})", self.clock()
         if held_out is None:
             assert chosen.threshold is not None
             return calibrating.fixed_thresholds(
@@ -348,10 +356,6 @@ def _absolute(loaded: LoadedConfig) -> WorkbenchConfig:
         root=None if root is None else str(root),
     )
     return replace(loaded.config, dataset=dataset)
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _peak_rss_mb() -> float:

@@ -158,6 +158,7 @@ class Fields:
             self.payload = payload
         else:
             self._wrong(at.rstrip(".") or "the file", payload, "an object {...}")
+            self.problems = []  # no more can be said of its members
 
     def finish(self) -> None:
         """Report every key of the object that no field asked for."""
@@ -268,7 +269,7 @@ class Fields:
         for index, item in enumerate(items):
             if not _is_number(item):
                 self._wrong(f"{key}[{index}]", item, "a finite number")
-        return tuple(float(i) if _is_number(i) else 0.0 for i in items)
+        return tuple(map(float, items)) if all(map(_is_number, items)) else ()
 
     def size(self, key: str, default: Any = _REQUIRED) -> tuple[int, int]:
         """[height, width], both positive whole numbers."""
@@ -287,9 +288,13 @@ class Fields:
     def fields(self, key: str, default: Any = _REQUIRED) -> Fields:
         """A nested object, to be read the same way."""
         value = self.raw(key, default)
-        if value is None and key not in self.payload:
-            value = {}
-        return Fields(value, self.where, self.problems, at=f"{self.at}{key}.")
+        missing = value is None and key not in self.payload
+        return Fields(
+            {} if missing else value,
+            self.where,
+            [] if missing else self.problems,  # its members are missing by that
+            at=f"{self.at}{key}.",
+        )
 
     def each(self, key: str) -> list[tuple[str, Fields]]:
         """The members of an object of objects, as (name, fields)."""

@@ -406,8 +406,12 @@ def _print_check(report: Any) -> None:
         print(line)
     judged = [r for r in report.results if r.agrees is not None]
     agreed = sum(r.agrees is True for r in judged)
+    left = len(report.results) - len(judged)
     print("files    all listed files present, size and sha256 correct")
-    print(f"verdict  {agreed} of {len(judged)} goldens agree with the trained model")
+    print(
+        f"verdict  {agreed} of {len(judged)} goldens agree with the trained model"
+        + (f", {left} could not be judged here" if left else "")
+    )
 
 
 def _info(options: argparse.Namespace) -> int:

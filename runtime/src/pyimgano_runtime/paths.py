@@ -134,10 +134,11 @@ def _read_without_links(root: Path, path: str, max_bytes: int) -> bytes:
     finally:
         if here is not None:
             os.close(here)
+    facts = os.fstat(handle)
+    if not stat.S_ISREG(facts.st_mode):
+        os.close(handle)
+        raise BundleError(f"{shown}: is not a regular file; copy the bundle again")
     with os.fdopen(handle, "rb") as stream:
-        facts = os.fstat(stream.fileno())
-        if not stat.S_ISREG(facts.st_mode):
-            raise BundleError(f"{shown}: is not a regular file; copy the bundle again")
         if facts.st_nlink > 1:
             raise BundleError(
                 f"{shown}: has {facts.st_nlink} hard links, expected 1: it can be "

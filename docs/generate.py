@@ -1,0 +1,127 @@
+"""Writes the parts of the docs that come from code; `--check` only compares.
+
+    python docs/generate.py          rewrite
+    python docs/generate.py --check  exit 1 and name what is out of date
+
+A block in a page stands between `<!-- generated: NAME -->` and `<!-- end -->`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner
+
+from pyimgano.cli import group
+from pyimgano.detectors import DETECTORS, detector_class
+from pyimgano.option_fields import options_schema, options_table
+from pyimgano.workbench.config import WorkbenchConfig, config_schema
+from pyimgano_runtime.cli import main as runtime_main
+
+DOCS = Path(__file__).resolve().parent
+RESOURCES = DOCS.parent / "pyimgano" / "resources"
+TRAINING_COMMANDS = (
+    (),
+    ("train",),
+    ("bundle",),
+    ("bundle", "export"),
+    ("benchmark",),
+    ("demo",),
+)
+RUNTIME_COMMANDS = ((), ("infer",), ("check",), ("info",))
+
+
+def options_markdown(cls: Any) -> str:
+    """Give the table of an options dataclass."""
+    lines = ["| option | default | meaning |", "|---|---|---|"]
+    for name, default, meaning in options_table(cls):
+        lines.append(f"| `{name}` | `{default}` | {meaning} |")
+    return "\n".join(lines)
+
+
+def training_help() -> str:
+    """Give the help of every `pyimgano` command."""
+    parts = []
+    for words in TRAINING_COMMANDS:
+        result = CliRunner().invoke(
+            group, [*words, "--help"], prog_name="pyimgano", terminal_width=88
+        )
+        parts.append(section(" ".join(("pyimgano", *words)), result.output))
+    return "\n\n".join(parts)
+
+
+def runtime_help() -> str:
+    """Give the help of every `pyimgano-runtime` command."""
+    parts = []
+    for words in RUNTIME_COMMANDS:
+        text = io.StringIO()
+        with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+            runtime_main([*words, "--help"])
+        parts.append(section(" ".join(("pyimgano-runtime", *words)), text.getvalue()))
+    return "\n\n".join(parts)
+
+
+def section(title: str, text: str) -> str:
+    """Give a heading and a block of plain text."""
+    return f"### `{title}`\n\n```text\n{text.rstrip()}\n```"
+
+
+def blocks() -> dict[str, Callable[[], str]]:
+    """Give every generated block by name."""
+    table: dict[str, Callable[[], str]] = {
+        "training-help": training_help,
+        "runtime-help": runtime_help,
+        "config-options": lambda: options_markdown(WorkbenchConfig),
+    }
+    for name in DETECTORS:
+        cls = detector_class(name)
+        table[f"options-{name}"] = lambda cls=cls: options_markdown(cls.Config)
+    return table
+
+
+def generated_files() -> dict[Path, str]:
+    """Give the whole text of each file that holds something generated."""
+    made = blocks()
+    files = {}
+
+    def fill(match: re.Match[str]) -> str:
+        return f"{match[1]}\n{made[match[2]]()}\n{match[3]}"
+
+    pattern = re.compile(r"(<!-- generated: (\S+) -->)\n.*?(<!-- end -->)", re.DOTALL)
+    for page in sorted(DOCS.rglob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        if "<!-- generated:" in text:
+            files[page] = pattern.sub(fill, text)
+    schema = config_schema()
+    schema["properties"]["model"]["properties"]["options"]["description"] += (
+        "; see $defs"
+    )
+    schema["$defs"] = {
+        name: options_schema(detector_class(name).Config) for name in DETECTORS
+    }
+    files[RESOURCES / "train_config.schema.json"] = json.dumps(schema, indent=2) + "\n"
+    return files
+
+
+def main() -> int:
+    """Rewrite or compare."""
+    stale = []
+    for path, text in generated_files().items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale.append(path)
+            if "--check" not in sys.argv:
+                path.write_text(text, encoding="utf-8")
+    for path in stale:
+        print(path.relative_to(DOCS.parent))
+    return 1 if stale and "--check" in sys.argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""Complete or absent: whatever interrupts a write, the old state or the new is found.
+
+The kills are real: a child process ends itself by SIGKILL just before its k-th change
+of the file system, for every k until it comes through.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pyimgano_runtime import ConfigError
+from pyimgano_runtime.atomic import new_folder, recover_folder, write_bytes, write_text
+
+# Audit events name every change before it happens, on every Python.
+KILLER = """
+import os, signal, sys
+from pathlib import Path
+from pyimgano_runtime.atomic import new_folder, write_bytes
+count, at = 0, int(sys.argv[2])
+CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree"}
+def audit(event, arguments):
+    global count
+    writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & 3
+    if event in CHANGES or writes:
+        count += 1
+        if count == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+target = Path(sys.argv[1])
+sys.addaudithook(audit)
+"""
+FILL = """
+with new_folder(target, force=True) as folder:
+    for name in "abc":
+        (folder / name).write_text("new")
+    (folder / "sub").mkdir()
+    (folder / "sub" / "d").write_text("new")
+"""
+WRITE = "write_bytes(target, b'new' * 1000)"
+
+
+def killed_at(code: str, target: Path, step: int) -> bool:
+    command = [sys.executable, "-c", KILLER + code, str(target), str(step)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode != 0
+
+
+def state(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_text()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+OLD = {"a": "old", "only_old": "old"}
+NEW = {name: "new" for name in ("a", "b", "c", "sub/d")}
+
+
+@pytest.mark.parametrize("before", [{}, OLD])
+def test_a_folder_is_old_or_new_after_a_kill_at_any_moment(
+    tmp_path: Path, before: dict[str, str]
+) -> None:
+    seen = []
+    for step in range(1, 100):
+        target = tmp_path / str(step) / "out"
+        for name, text in before.items():
+            target.mkdir(parents=True, exist_ok=True)
+            (target / name).write_text(text)
+        target.parent.mkdir(exist_ok=True)
+        killed = killed_at(FILL, target, step)
+
+        recover_folder(target)
+        found = state(target) if target.exists() else {}
+        assert found in (before, NEW), f"killed before change {step}"
+        assert [p.name for p in target.parent.iterdir()] == ["out"] * bool(found)
+        seen.append(found == NEW)
+        if not killed:
+            break
+    assert len(seen) > 8, "the kills did not happen"
+    assert seen == sorted(seen), "once new, always new"
+    assert seen[-1]
+    assert not seen[0]
+
+
+def test_the_next_write_completes_what_was_interrupted(tmp_path: Path) -> None:
+    for step in range(1, 100):
+        target = tmp_path / str(step) / "out"
+        target.mkdir(parents=True)
+        (target / "a").write_text("old")
+        if not killed_at(FILL, target, step):
+            return
+        with new_folder(target, force=True) as folder:
+            (folder / "z").write_text("newest")
+        assert state(target) == {"z": "newest"}
+        assert [p.name for p in target.parent.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("before", [None, b"old"])
+def test_a_file_is_old_or_new_after_a_kill_at_any_moment(
+    tmp_path: Path, before: bytes | None
+) -> None:
+    steps = 0
+    for step in range(1, 20):
+        target = tmp_path / f"{step}.txt"
+        if before is not None:
+            target.write_bytes(before)
+        killed = killed_at(WRITE, target, step)
+        found = target.read_bytes() if target.exists() else None
+        if not killed:
+            assert found == b"new" * 1000
+            break
+        assert found == before
+        steps += 1
+    assert steps >= 2
+
+
+def test_an_error_in_the_block_leaves_the_old_folder(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "a").write_text("old")
+    for error in (KeyboardInterrupt, ValueError):
+        with pytest.raises(error), new_folder(target, force=True) as folder:
+            (folder / "a").write_text("new")
+            raise error
+        assert state(target) == {"a": "old"}
+        assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_existing_folder_is_refused_without_force_unless_it_is_empty(
+    tmp_path: Path,
+) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+    with new_folder(target) as folder:
+        (folder / "a").write_text("1")
+    with pytest.raises(ConfigError, match="--force"), new_folder(target):
+        pass
+    assert state(target) == {"a": "1"}
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_file_or_link_in_the_place_is_never_replaced(
+    tmp_path: Path, kind: str
+) -> None:
+    target = tmp_path / "out"
+    (tmp_path / "real").mkdir()
+    target.write_text("x") if kind == "file" else target.symlink_to(tmp_path / "real")
+    with (
+        pytest.raises(ConfigError, match="is a file or a link"),
+        new_folder(target, force=True),
+    ):
+        pass
+    assert target.exists()
+
+
+def test_places_that_cannot_be_written_are_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        new_folder(tmp_path / "file" / "out").__enter__()
+    with pytest.raises(ConfigError, match="has no name"):
+        new_folder(Path("/")).__enter__()
+
+
+def test_a_failed_write_leaves_no_litter(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        write_bytes(tmp_path / "folder", b"x")
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_text_is_written_as_utf8_with_its_line_ends(tmp_path: Path) -> None:
+    write_text(tmp_path / "t", "ä\n")
+    assert (tmp_path / "t").read_bytes() == b"\xc3\xa4\n"

@@ -94,7 +94,8 @@ def _read(fields: Fields, item: dataclasses.Field[Any], kind: Any) -> Any:
     if kind == tuple[int, int]:
         size = fields.size(key)
         low, high = facts["low"] or 1, facts["high"] or float("inf")
-        if not all(low <= side <= high for side in size):
+        read = fields.payload[key] == list(size)  # else already reported
+        if read and not all(low <= side <= high for side in size):
             fields.problem(
                 key, f"found {list(size)}, expected sides from {low} to {high}"
             )
@@ -160,6 +161,8 @@ def options_schema(cls: Any) -> dict[str, Any]:
 def _schema_of(kind: Any, facts: Any) -> dict[str, Any]:
     if kind == tuple[int, int]:
         side = {"type": "integer", "minimum": facts["low"] or 1}
+        if facts["high"] is not None:
+            side["maximum"] = facts["high"]
         return {"type": "array", "items": side, "minItems": 2, "maxItems": 2}
     if kind == tuple[str, ...]:
         return {"type": "array", "items": {"type": "string"}}
@@ -167,6 +170,8 @@ def _schema_of(kind: Any, facts: Any) -> dict[str, Any]:
         return {"type": "object"}
     names = {bool: "boolean", int: "integer", float: "number", str: "string"}
     schema: dict[str, Any] = {"type": names[kind]}
+    if kind is str:
+        schema["minLength"] = 1
     if facts["low"] is not None:
         schema["minimum"] = facts["low"]
     if facts["high"] is not None:

@@ -70,6 +70,10 @@ def draw_part(
         int(seed) for seed in rng.integers(0, 2**63, size=3)
     )
 
+    noise = np.random.default_rng([camera_seed, 1]).standard_normal(
+        (*size, 3), dtype=np.float32
+    )
+
     def photograph(kind: str | None, strength: float, place: int) -> ByteArray:
         flaw_rng = np.random.default_rng([flaw_seed, place])
         missing = max(strength, 0.01) if kind == "missing" else 0.0
@@ -77,7 +81,7 @@ def draw_part(
         surface = _PARTS[name](order)
         if kind in _SURFACE_DEFECTS:
             _SURFACE_DEFECTS[kind](surface, flaw_rng, strength)
-        return _expose(surface, np.random.default_rng(camera_seed))
+        return _expose(surface, np.random.default_rng([camera_seed, 0]), noise)
 
     good_u8 = photograph(None, 0.0, 1)
     if defect is None:
@@ -187,8 +191,9 @@ def _write_png(path: Path, pixels: ByteArray) -> None:
     cv2 = _opencv()
     if pixels.ndim == 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    # Level 1: camera noise does not compress, and higher levels take 3x the time.
-    encoded = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
+    # Camera noise holds no repeats worth a search: smaller and quicker than level 1.
+    huffman = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY]
+    encoded = cv2.imencode(".png", pixels, huffman)[1]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encoded.tobytes())
 
@@ -220,7 +225,7 @@ class _Order:
 class _Surface:
     """What the camera sees, one value a pixel of the photograph."""
 
-    paint: FloatArray  # (H, W, 4) red, green, blue, gloss; 0..255
+    paint: FloatArray  # (4, H, W) red, green, blue, gloss; 0..255
     ground: FloatArray  # (H, W) coarse height 0..255, throws shadows
     body: FloatArray  # (H, W) 1 where a defect may lie
     x: FloatArray  # (1, W) units right of the part's middle
@@ -271,6 +276,7 @@ class _Board:
             cv2.fillPoly(self.body, points, 255 * body, cv2.LINE_AA, _SUB_PIXEL_BITS)
 
     def surface(self, boldness: float) -> _Surface:
+        """What was drawn, at the photograph's size, edges bevelled."""
         cv2 = _opencv()
         rows, columns = self.size
         unit, scale = self.unit / 2, self.unit / 512  # scale: 1 at 256 pixels
@@ -283,7 +289,7 @@ class _Board:
         x = ((np.arange(columns) + 0.5 - self.origin[0] / 2) / unit).astype(np.float32)
         y = ((np.arange(rows) + 0.5 - self.origin[1] / 2) / unit).astype(np.float32)
         return _Surface(
-            paint=paint.astype(np.float32),
+            paint=np.stack(cv2.split(paint)).astype(np.float32),
             ground=ground,
             body=body.astype(np.float32) * np.float32(1 / 255),
             x=x[None, :],
@@ -479,7 +485,7 @@ def _fabric(order: _Order) -> _Surface:
     indigo, cotton = (58.0, 82.0, 130.0), (148.0, 154.0, 160.0)
     for channel in range(3):
         step = np.float32(indigo[channel] - cotton[channel])
-        part.paint[..., channel] = np.float32(cotton[channel]) + step * on_top
+        part.paint[channel] = np.float32(cotton[channel]) + step * on_top
     warp_gain = rng.normal(1.0, 0.05, 128).astype(np.float32)[u.astype(np.intp) % 128]
     weft_gain = rng.normal(1.0, 0.03, 128).astype(np.float32)[v.astype(np.intp) % 128]
     thread = weft_gain + on_top * (warp_gain - weft_gain)
@@ -600,8 +606,10 @@ def _stain(part: _Surface, rng: np.random.Generator, severity: float) -> None:
         0.8 * blot + 0.2 * rim
     )
     tints = ((0.62, 0.45, 0.22), (0.20, 0.21, 0.25), (0.62, 0.36, 0.22))
-    tint = np.array(tints[int(rng.integers(len(tints)))], np.float32)
-    part.paint[..., :3] *= 1 - cover[..., None] * (1 - tint)
+    for plane, share in zip(
+        part.paint, tints[int(rng.integers(len(tints)))], strict=False
+    ):
+        plane *= 1 - cover * np.float32(1 - share)
     part.sheen *= 1 - cover
 
 
@@ -639,7 +647,7 @@ def _squared_distance(
 # --- light and camera ---------------------------------------------------------------
 
 
-def _expose(part: _Surface, rng: np.random.Generator) -> ByteArray:
+def _expose(part: _Surface, rng: np.random.Generator, noise: FloatArray) -> ByteArray:
     """Light the part from the upper left and take the picture (H, W, 3)."""
     cv2 = _opencv()
     rows, columns = part.gain.shape
@@ -675,16 +683,15 @@ def _expose(part: _Surface, rng: np.random.Generator) -> ByteArray:
     centre = np.float32(rng.normal(-0.35, 0.06))
     band = 0.4 + 0.75 * np.exp(-((0.8 * x + y - centre) ** 2) / 0.5)
     diffuse = (0.42 + np.float32(0.58 / lamp[2]) * facing(lamp)) * part.gain
-    glint = cv2.pow(facing(halfway), 24.0) * part.sheen * part.paint[..., 3] * band
+    glint = cv2.pow(facing(halfway), 24.0) * part.sheen * part.paint[3] * band
 
     light, shine = diffuse * field, glint * field
     colour_cast = rng.normal(1.0, 0.025) * rng.normal(1.0, 0.006, size=3)
     planes = [
-        (part.paint[..., channel] * light + shine) * np.float32(colour_cast[channel])
+        (part.paint[channel] * light + shine) * np.float32(colour_cast[channel])
         for channel in range(3)
     ]
     picture = cv2.GaussianBlur(cv2.merge(planes), (3, 3), 0.5)
-    noise = rng.standard_normal(picture.shape, dtype=np.float32)
     spread = cv2.sqrt(np.float32(1.0) + np.float32(0.012) * np.abs(picture))
     exposed: ByteArray = cv2.add(picture, noise * spread, dtype=cv2.CV_8U)  # rounds
     return exposed

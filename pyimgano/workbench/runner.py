@@ -175,8 +175,6 @@ class CategoryTrainer:
         } | metrics
         message = calibrating.small_n_message(thresholds)
         report["warnings"] = [message] if message else []
-        if message:
-            log.warning("%s: %s", name, message)
         artifacts.write_json(
             place / "report.json",
             {"schema_version": artifacts.RUN_SCHEMA_VERSION, "category": name} | report,

@@ -120,14 +120,18 @@ def test_a_file_is_old_or_new_after_a_kill_at_any_moment(
     assert steps >= 2
 
 
+def fill_and_raise(folder: Path, error: type[BaseException]) -> None:
+    (folder / "a").write_text("new")
+    raise error
+
+
 def test_an_error_in_the_block_leaves_the_old_folder(tmp_path: Path) -> None:
     target = tmp_path / "out"
     target.mkdir()
     (target / "a").write_text("old")
     for error in (KeyboardInterrupt, ValueError):
         with pytest.raises(error), new_folder(target, force=True) as folder:
-            (folder / "a").write_text("new")
-            raise error
+            fill_and_raise(folder, error)
         assert state(target) == {"a": "old"}
         assert [p.name for p in tmp_path.iterdir()] == ["out"]
 

@@ -59,23 +59,19 @@ def test_a_golden_score_off_by_more_than_the_tolerance_disagrees(
     assert main(["check", str(folder)]) == code
 
 
-@pytest.mark.parametrize(("error", "agrees"), [(0.03, False), (0.01, True)])
+@pytest.mark.parametrize(("steps", "agrees"), [(1, True), (2, False)])
 def test_a_golden_map_off_by_more_than_the_tolerance_disagrees(
-    tmp_path: Path, error: float, agrees: bool
+    tmp_path: Path, steps: int, agrees: bool
 ) -> None:
+    # One float32 step at 200 is 1.5e-5; a flat map counts as one with a range of 0.2.
     folder = write_bundle(tmp_path / "b")
     values = np.full(MAP_SIZE, 200, np.float32)
-    values[0, 0] = 0  # the range is 200, its tolerance 0.02
-    values[2, 3] += error
-    expected = np.full(MAP_SIZE, 200, np.float32)
-    expected[0, 0] = 0
-    assert difference_of_range(expected, values) == pytest.approx(error / 200, rel=0.01)
-    values[0, 0] = 200 - 1e-3
+    values[2, 3] += np.float32(steps) * np.spacing(np.float32(200))
     (folder / "golden" / "001.map.npy").write_bytes(map_bytes(values))
     relist(folder)
-    flat = difference_of_range(np.full(MAP_SIZE, 200, np.float32), values)
-    assert report_of(folder).results[1].agrees is (flat <= 1e-4)
-    assert (error / 200 <= 1e-4) is agrees
+    result = report_of(folder).results[1]
+    assert result.map_diff_of_range == pytest.approx(steps * 7.6e-5, rel=0.01)
+    assert result.agrees is agrees
 
 
 def test_another_model_disagrees_and_exits_5(

@@ -182,7 +182,8 @@ def test_a_newer_document_without_a_producer_still_names_the_schema(
 
 
 @pytest.mark.parametrize(
-    "version", [1.0, 1, None, "1", "1.0\n", "v1.0", "١.٠", "01.0", "1.0.0", [], "1.-1"]
+    "version",
+    [1.0, 1, None, "1", "1.0\n", "v1.0", "\u0661.\u0660", "01.0", "1.0.0", [], "1.-1"],
 )
 def test_a_schema_version_is_a_text_of_two_plain_numbers(
     payload: dict[str, Any], version: Any
@@ -216,7 +217,11 @@ def test_any_other_json_is_refused_as_no_bundle(document: Any) -> None:
         ("models/tiny/inputs", [], "expected one of kind image"),
         ("models/tiny/outputs", [], "expected score"),
         ("models/tiny/inputs/0/dtype", "float32", "expected uint8 with 4 for kind"),
-        ("models/tiny/outputs/0/shape", ["batch", 1], "expected float32 with 1 for kind"),
+        (
+            "models/tiny/outputs/0/shape",
+            ["batch", 1],
+            "expected float32 with 1 for kind",
+        ),
         ("categories/a/graph", ["other"], "expected one of the models"),
         ("categories/a/graph", ["tiny", "tiny"], "expected one of the models"),
         ("categories/a/map_geometry", None, "exactly where the model has"),

@@ -124,8 +124,10 @@ def graph(
     *,
     scale: float = 1.0,
     with_map: bool = True,
-    extra_nodes: bytes = b"",
+    extra_nodes: bytes = b"",  # between the small map and the score
     extra: bytes = b"",
+    last: str = "small",  # what the map is made of
+    score_axes: Sequence[int] = (1, 2),
     image_info: bytes = IMAGE_INFO,
     score_info: bytes = SCORE_INFO,
 ) -> bytes:
@@ -143,22 +145,25 @@ def graph(
             attribute("axes", [2, 3]),
             attribute("mode", "linear"),
         )
-        + node("Squeeze", ["small", "axis_1"], ["anomaly_map"])
+        + extra_nodes
+        + node("Squeeze", [last, "axis_1"], ["anomaly_map"])
         + node(
-            "ReduceMax", ["anomaly_map", "axes_12"], ["score"], attribute("keepdims", 0)
+            "ReduceMax",
+            ["anomaly_map", "score_axes"],
+            ["score"],
+            attribute("keepdims", 0),
         )
     )
     tensors = (
         factor,
         int64s("axis_3", [3]),
         int64s("axis_1", [1]),
-        int64s("axes_12", [1, 2]),
+        int64s("score_axes", score_axes),
         int64s("map_size", MAP_SIZE),
     )
     outputs = field(12, score_info) + (field(12, MAP_INFO) if with_map else b"")
     return (
         nodes
-        + extra_nodes
         + field(2, "tiny")
         + b"".join(field(5, t) for t in tensors)
         + field(11, image_info)

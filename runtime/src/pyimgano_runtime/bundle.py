@@ -83,6 +83,7 @@ def open_bundle(folder: str | os.PathLike[str]) -> Bundle:
             root = root.parent
         kind = "no such folder" if not root.exists() else "is a file"
         is_folder = root.is_dir()
+        names = {path.name for path in root.iterdir()} if is_folder else set()
     except (OSError, ValueError) as cause:  # ValueError: a NUL in the path
         raise BundleError(
             f"{root}: cannot be opened ({cause}); expected {_EXPECTED}"
@@ -90,6 +91,8 @@ def open_bundle(folder: str | os.PathLike[str]) -> Bundle:
     if not is_folder:
         hint = "; unpack it first" if root.suffix in (".zip", ".tar", ".gz") else ""
         raise BundleError(f"{root}: {kind}, expected {_EXPECTED}{hint}")
+    if FILE_NAME not in names:
+        raise BundleError(f"{root}: has no {FILE_NAME}, expected {_EXPECTED}")
     data = read_listed(
         root, FILE_NAME, size=None, sha256=None, max_bytes=MAX_CONFIG_BYTES
     )

@@ -154,9 +154,12 @@ class Predictor:
         self, score: float, anomaly_map: AnomalyMap | None, infer_ms: float
     ) -> Prediction:
         start = time.perf_counter()
-        whole_map = anomaly_map is None or bool(np.isfinite(anomaly_map).all())
-        if not (math.isfinite(score) and whole_map):
-            found = f"the score {score}" if whole_map else "a map with NaN or infinity"
+        found = ""
+        if not math.isfinite(score):
+            found = f"the score {score}"
+        elif anomaly_map is not None and not np.isfinite(anomaly_map).all():
+            found = "a map with NaN or infinity"
+        if found:
             raise ImageError(
                 f"the graph gave {found}; the model is damaged or the picture is "
                 "outside of what it can score",

@@ -75,7 +75,9 @@ class PixelStats(FeatureDetector):
         across = padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]
         down = padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]
         gradient = (across.square() + down.square() + 1e-6).sqrt()  # (N, 1, h, w)
-        brightness = grey.mean(dim=(2, 3), keepdim=True)  # (N, 1, 1, 1)
+        # Rows first, then columns: one sum over all pixels loses digits, and each
+        # engine loses others.
+        brightness = grey.mean(dim=3, keepdim=True).mean(dim=2, keepdim=True)
         return torch.cat([colour - brightness, gradient], dim=1)
 
     @torch.no_grad()

@@ -1,0 +1,320 @@
+"""overview.html: a single file, without script, network or fonts of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from pyimgano_runtime._version import __version__
+from pyimgano_runtime.pictures import MOST_OPAQUE
+
+from .overview_facts import (
+    CategoryResult,
+    InspectedPart,
+    Overview,
+    difference,
+    percent,
+    promise_words,
+    share_of,
+    threshold_words,
+)
+from .overview_gallery import data_uri, gallery, pictures
+from .tables import number, with_interval
+
+TEMPLATE: Final = "overview.html.j2"
+
+# The chart's layout in CSS pixels; across, everything is in percent, so that dots and
+# letters keep their size on a telephone.
+BAND: Final = 78  # label, then dots that pile up from the band's floor
+LABEL: Final = 20
+TOP: Final = 24  # the threshold's label
+DOT: Final = 6
+CELL: Final = 1.2  # percent across: scores that near pile up
+MARGIN: Final = 3.0  # percent
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """One picture in the chart."""
+
+    x: float  # percent
+    y: float  # pixels
+    wrong: bool
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """One row of dots."""
+
+    label: str
+    kind: str  # "reference", "good" or "defective"
+    top: int
+    floor: int
+    dots: tuple[Dot, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Scores from left to right, the threshold between them."""
+
+    bands: tuple[Band, ...]
+    threshold: float  # percent
+    height: int
+    ticks: tuple[tuple[float, str], ...]  # (percent, label)
+    summary: str
+
+
+def page_html(overview: Overview) -> str:
+    """The whole page."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("pyimgano", "resources"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(TEMPLATE).render(
+        overview=overview,
+        tiles=_tiles(overview),
+        categories=[_category(category, overview) for category in overview.categories],
+        measures=_measures(overview),
+        version=__version__,
+    )
+
+
+def _category(category: CategoryResult, overview: Overview) -> dict[str, Any]:
+    groups = []
+    for group in gallery(category):
+        shown = [_card(part, category, overview) for part in group.parts]
+        groups.append({"group": group, "cards": shown})
+    low, high = category.colour_range
+    at = 100 * (category.map_threshold - low) / (high - low)
+    has_maps = any(part.map_path for part in category.parts)
+    return {
+        "name": category.name,
+        "chart": chart(category, overview.noun[1]),
+        "promise": promise_words(category, overview.noun),
+        "origin": threshold_words(category, overview.noun),
+        "groups": groups,
+        "has_masks": any(part.mask_path for part in category.parts),
+        "scale": {
+            "colours": _heat_colours(),
+            "threshold_at": at,
+            "threshold": f"{category.map_threshold:.4g}",
+            "low": f"{low:.4g}",
+            "high": f"{high:.4g}",
+        }
+        if has_maps
+        else None,
+    }
+
+
+def _card(
+    part: InspectedPart, category: CategoryResult, overview: Overview
+) -> dict[str, Any]:
+    shown = pictures(part, category, overview.rules)
+    ring = ", the true defect ringed in yellow" if shown.has_truth else ""
+    return {
+        "part": part,
+        "photo": data_uri(shown.photo),
+        "photo_alt": f"{category.name}, {part.kind}{ring}",
+        "heat": None if shown.heat is None else data_uri(shown.heat),
+        "heat_alt": f"Heat map of the same picture: {part.verdict}",
+        "score": f"{part.score:.4g}",
+        "of_threshold": percent(part.score / category.threshold, 0),
+        "p_value": None if part.p_value is None else f"{part.p_value:.2g}",
+    }
+
+
+def _tiles(overview: Overview) -> list[tuple[str, str, str]]:
+    """(what, number, explanation) of the figures at the top."""
+    categories, many = overview.categories, overview.noun[1]
+    n_found = sum(c.n_found for c in categories)
+    n_defective = sum(len(c.defective) for c in categories)
+    n_alarms = sum(c.n_false_alarms for c in categories)
+    n_good = sum(len(c.good) for c in categories)
+    promised = [c.promised for c in categories if c.promised is not None]
+    same = overview.n_parts - overview.label_flips
+    ms = float(np.median([part.ms for c in categories for part in c.parts]))
+    return [
+        (
+            f"Defective {many} found",
+            f"{n_found} of {n_defective}",
+            f"by a {overview.detector} that was shown good {many} only",
+        ),
+        (
+            "False alarms",
+            f"{n_alarms} of {n_good}",
+            f"promised: at most {percent(max(promised))} of good {many}"
+            if promised
+            else "the threshold was set by hand",
+        ),
+        (
+            "Same verdict without torch",
+            f"{same} of {overview.n_parts}",
+            f"largest score difference: {difference(overview.max_rel_score_diff)}",
+        ),
+        ("Time per picture", f"{ms:.0f} ms", "file to verdict, on this machine's CPU"),
+    ]
+
+
+def _measures(overview: Overview) -> list[tuple[str, str, list[str]]]:
+    """(measure, explanation, a cell per category) of the table."""
+    categories, many = overview.categories, overview.noun[1]
+
+    def row(measure: str, explanation: str, cells: Sequence[str]) -> Any:
+        return measure, explanation, list(cells)
+
+    trained = [str(c.report["counts"]["train_normals"]) for c in categories]
+    rows = [
+        row("Learned from", f"good {many}, no defective ones", trained),
+        row(
+            "Tested on",
+            "pictures that were not used before",
+            [f"{len(c.good)} good, {len(c.defective)} defective" for c in categories],
+        ),
+        row(
+            "Found",
+            f"defective {many} at or above the threshold",
+            [share_of(c.n_found, len(c.defective)) for c in categories],
+        ),
+        row(
+            "False alarms, promised",
+            f"share of good {many}",
+            [
+                "-" if c.promised is None else f"at most {percent(c.promised)}"
+                for c in categories
+            ],
+        ),
+        row(
+            "False alarms, measured",
+            f"good {many} at or above the threshold",
+            [share_of(c.n_false_alarms, len(c.good)) for c in categories],
+        ),
+        row(
+            "Image AUROC",
+            f"chance that a defective one scores above a good one; 1 is perfect",
+            [with_interval(dict(c.report), "image_auroc") for c in categories],
+        ),
+    ]
+    if any(c.report.get("pixel_auroc") is not None for c in categories):
+        rows.append(
+            row(
+                "Pixel AUROC",
+                "the same for the pixels of the heat map",
+                [number(c.report.get("pixel_auroc")) for c in categories],
+            )
+        )
+    rows += [
+        row(
+            "Score difference",
+            "largest, between trained model and copied bundle",
+            [difference(c.agreement.max_rel_score_diff) for c in categories],
+        ),
+        row(
+            "Verdicts that differ",
+            "between trained model and copied bundle",
+            [f"{c.agreement.label_flips} of {c.agreement.n_images}" for c in categories],
+        ),
+        row(
+            "Time per picture",
+            "median, file to verdict with heat map, no torch",
+            [f"{c.ms:.0f} ms" for c in categories],
+        ),
+    ]
+    return rows
+
+
+# --- chart --------------------------------------------------------------------------
+
+
+def chart(category: CategoryResult, many: str) -> Chart:
+    """Where the dots of a category's scores lie."""
+    reference = [
+        (float(score), False, f"score {score:.4g}")
+        for score in category.settings.calibration.image_scores
+    ]
+    bands = [
+        ("reference", f"{len(reference)} good {many} that set the threshold", reference),
+        ("good", f"{len(category.good)} good {many}, tested", _dots(category.good)),
+        (
+            "defective",
+            f"{len(category.defective)} defective {many}, tested",
+            _dots(category.defective),
+        ),
+    ]
+    bands = [band for band in bands if band[2]]
+    scores = [score for _, _, dots in bands for score, _, _ in dots]
+    low = min(*scores, category.threshold)
+    span = max(*scores, category.threshold) - low or 1.0
+
+    def across(score: float) -> float:
+        return MARGIN + (100 - 2 * MARGIN) * (score - low) / span
+
+    placed = []
+    for place, (kind, label, dots) in enumerate(bands):
+        top = TOP + place * BAND
+        floor = top + BAND - DOT
+        placed.append(Band(label, kind, top, floor, _piled(dots, across, floor)))
+    return Chart(
+        bands=tuple(placed),
+        threshold=across(category.threshold),
+        height=TOP + BAND * len(placed) + 22,
+        ticks=tuple((across(tick), f"{tick:g}") for tick in _ticks(low, low + span)),
+        summary=(
+            f"Scores of {category.name}: {category.n_found} of "
+            f"{len(category.defective)} defective and {category.n_false_alarms} of "
+            f"{len(category.good)} good {many} lie at or above the threshold "
+            f"{category.threshold:.4g}."
+        ),
+    )
+
+
+def _dots(parts: Sequence[InspectedPart]) -> list[tuple[float, bool, str]]:
+    return [
+        (part.score, part.wrong, f"{part.kind}, {part.verdict}, score {part.score:.4g}")
+        for part in parts
+    ]
+
+
+def _piled(
+    dots: Sequence[tuple[float, bool, str]], across: Any, floor: int
+) -> tuple[Dot, ...]:
+    """Dots at their score, those of one cell on top of each other."""
+    levels: dict[int, int] = {}
+    found = []
+    for score, wrong, title in sorted(dots):
+        x = across(score)
+        cell = int(x / CELL)
+        found.append((x, levels.get(cell, 0), wrong, title))
+        levels[cell] = levels.get(cell, 0) + 1
+    step = min(DOT + 1.0, (BAND - LABEL - 2 * DOT) / max(1, *levels.values()))
+    return tuple(
+        Dot(x, floor - DOT / 2 - level * step, wrong, title)
+        for x, level, wrong, title in found
+    )
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    from matplotlib.ticker import MaxNLocator
+
+    values = MaxNLocator(nbins=6).tick_values(low, high)
+    return [float(value) for value in values if low <= value <= high]
+
+
+def _heat_colours() -> list[str]:
+    """The colour bar of the heat maps, on a mid grey, as CSS colours."""
+    import cv2
+
+    steps = np.linspace(0, 1, 12)
+    levels = np.rint(steps * 255).astype(np.uint8).reshape(-1, 1)
+    table = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO).reshape(-1, 3)[:, ::-1]
+    opacity = (MOST_OPAQUE * np.minimum(2 * steps, 1))[:, None]
+    mixed = np.rint(150 + opacity * (table.astype(np.float64) - 150)).astype(int)
+    return [f"rgb({r} {g} {b})" for r, g, b in mixed.tolist()]

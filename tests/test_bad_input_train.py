@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from conftest import CommandResult, config_payload
 from factories import corrupt_copy, read_rows, write_dataset, write_manifest
 
@@ -158,7 +159,7 @@ def test_no_normals_to_train_on(refused: Callable[..., str]) -> None:
 def test_an_anomaly_among_the_train_rows(refused: Callable[..., str]) -> None:
     error = refused(rows=lambda rows: rows[-1].update(split="train"))
     assert "bracket: line 9: " in error
-    assert 'is an anomaly in train, which holds normals only; set its split to' in error
+    assert "is an anomaly in train, which holds normals only; set its split to" in error
 
 
 def test_a_group_in_two_splits(refused: Callable[..., str]) -> None:

@@ -29,7 +29,11 @@ from pyimgano_runtime.infer_config import Calibration, Thresholds
 from pyimgano_runtime.thresholds import is_anomaly, p_value
 
 finite32 = st.floats(
-    min_value=-(2.0**99), max_value=2.0**99, width=32, allow_nan=False, allow_infinity=False
+    min_value=-(2.0**99),
+    max_value=2.0**99,
+    width=32,
+    allow_nan=False,
+    allow_infinity=False,
 )
 score_lists = st.lists(finite32, min_size=1, max_size=60)
 rates = st.floats(0.001, 0.5)
@@ -111,7 +115,7 @@ def test_the_used_rate_differs_only_where_it_must(n: int, rate: float) -> None:
 
 
 def test_without_normals_there_is_no_threshold() -> None:
-    with pytest.raises(ConfigError, match='no held-out normals.*"fixed"'):
+    with pytest.raises(ConfigError, match=r'no held-out normals.*"fixed"'):
         conformal_rank(0, 0.1)
 
 
@@ -241,7 +245,11 @@ def test_the_provenance_says_where_a_threshold_comes_from() -> None:
         [3.0, 1.0, 2.0] * 3, groups=["a", "b", "c"] * 3, source="val"
     )
     image = thresholds.provenance["image"]
-    assert (image.method, image.source, image.approximate) == ("conformal", "val", False)
+    assert (image.method, image.source, image.approximate) == (
+        "conformal",
+        "val",
+        False,
+    )
     assert (image.requested_false_alarm_rate, image.used_false_alarm_rate) == (0.1, 0.1)
     assert image.parameters == {"rank": 9, "of": 9, "statistic": "image score"}
     assert (image.n_images, image.n_groups) == (9, 3)

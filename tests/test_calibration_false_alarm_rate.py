@@ -1,4 +1,4 @@
-"""The promised false-alarm rate, simulated: exact for val rows, pooled folds near it."""
+"""The promised false-alarm rate, simulated: exact for val rows, near for folds."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL_OPTIONS, Exported
 
+from conftest import SMALL_OPTIONS, Exported
 from pyimgano.datasets.generated_parts import draw_part
 from pyimgano.datasets.images import batches_of_one_size
 from pyimgano.detectors import (
@@ -118,9 +118,7 @@ def create(name: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def fitted(
-    fit: Callable[..., Any], normals: list[np.ndarray]
-) -> Callable[[str], Any]:
+def fitted(fit: Callable[..., Any], normals: list[np.ndarray]) -> Callable[[str], Any]:
     """Give each detector fitted once; tests must not change it."""
     made: dict[str, Any] = {}
 

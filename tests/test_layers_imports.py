@@ -71,7 +71,9 @@ def imports(name: str, path: Path) -> tuple[tuple[str, int, bool], ...]:
                 parents = parents[: len(parents) - node.level + 1]
                 base = ".".join([*parents, *([base] if base else [])])
             # "from .. import calibration" names a module, not an attribute.
-            found += [(f"{base}.{alias.name}", node.lineno, top) for alias in node.names]
+            found += [
+                (f"{base}.{alias.name}", node.lineno, top) for alias in node.names
+            ]
     return tuple(found)
 
 

@@ -133,7 +133,7 @@ def test_every_bad_line_is_reported_with_its_number(folder: Path) -> None:
 
 def test_only_the_first_twenty_problems_are_listed(folder: Path) -> None:
     message = problem(write(folder, *[row(f"gone{n}.png") for n in range(33)]))
-    assert message.count('is no file in') == 20
+    assert message.count("is no file in") == 20
     assert message.endswith("... and 13 more")
 
 
@@ -214,9 +214,7 @@ def test_rows_of_one_group_share_it_and_others_stand_alone(folder: Path) -> None
 
 
 def test_a_group_named_like_a_picture_is_not_that_picture(folder: Path) -> None:
-    first, second = read_manifest(
-        write(folder, row(), row("b.png", group_id="a.png"))
-    )
+    first, second = read_manifest(write(folder, row(), row("b.png", group_id="a.png")))
     assert first.group != second.group
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import runpy
-import tomllib
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tomllib
 from setuptools import find_packages
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -30,7 +31,8 @@ def test_every_package_has_the_version_of_the_distribution(path: str) -> None:
 
 def test_both_distributions_have_one_version() -> None:
     root, runtime = (
-        pyproject(path)["project"] for path in ("pyproject.toml", "runtime/pyproject.toml")
+        pyproject(path)["project"]
+        for path in ("pyproject.toml", "runtime/pyproject.toml")
     )
     assert root["version"] == runtime["version"]
     assert (root["name"], runtime["name"]) == ("pyimgano", "pyimgano-runtime")
@@ -43,7 +45,10 @@ def test_the_runtime_needs_numpy_and_onnxruntime_only() -> None:
 
 def test_the_root_needs_no_unpublished_distribution() -> None:
     project = pyproject("pyproject.toml")["project"]
-    needs = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    needs = [
+        *project["dependencies"],
+        *chain.from_iterable(project["optional-dependencies"].values()),
+    ]
     assert not [need for need in needs if need.startswith("pyimgano")]
     assert not [need for need in needs if "@" in need]
 
@@ -68,9 +73,7 @@ def test_the_root_wheel_carries_every_import_package() -> None:
             ("exporters", "pyimgano_exporters"),
             ("runtime/src", "pyimgano_runtime"),
         )
-        for folder in [
-            path.parent for path in (REPOSITORY / where / top).rglob("*.py")
-        ]
+        for folder in [path.parent for path in (REPOSITORY / where / top).rglob("*.py")]
     }
     assert on_disk <= found
 
@@ -79,8 +82,11 @@ def test_the_root_wheel_carries_the_resources() -> None:
     data = pyproject("pyproject.toml")["tool"]["setuptools"]["package-data"]
     carried = {
         path
-        for package, where in (("pyimgano", "."), ("pyimgano_exporters", "exporters"),
-                               ("pyimgano_runtime", "runtime/src"))
+        for package, where in (
+            ("pyimgano", "."),
+            ("pyimgano_exporters", "exporters"),
+            ("pyimgano_runtime", "runtime/src"),
+        )
         for pattern in data[package]
         for path in (REPOSITORY / where / package).glob(pattern)
     }

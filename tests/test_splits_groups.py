@@ -110,9 +110,7 @@ def test_rows_of_one_category_move_no_row_of_another(
 
 
 @given(rows=free_rows(), seed=seeds)
-def test_a_group_with_a_defect_goes_to_test(
-    rows: list[ManifestRow], seed: int
-) -> None:
+def test_a_group_with_a_defect_goes_to_test(rows: list[ManifestRow], seed: int) -> None:
     (split,) = split_manifest(rows, seed=seed)
     with_defect = {r.group for r in rows if r.label == 1}
     assert {r.group for r in split.test} >= with_defect
@@ -159,7 +157,10 @@ def test_a_row_without_a_split_follows_its_group() -> None:
 
 
 def test_a_group_in_two_splits_is_refused_with_its_lines() -> None:
-    rows = [row("a.png", split="train", group="7"), row("b.png", split="test", group="7")]
+    rows = [
+        row("a.png", split="train", group="7"),
+        row("b.png", split="test", group="7"),
+    ]
     with pytest.raises(DatasetError, match='group "7" stands in test and train'):
         split_manifest(rows)
 
@@ -190,7 +191,7 @@ def test_no_normals_to_train_on_is_refused() -> None:
 
 
 def test_an_unknown_category_is_refused_with_the_closest_name() -> None:
-    with pytest.raises(DatasetError, match='no "prat".*did you mean "part"'):
+    with pytest.raises(DatasetError, match=r'no "prat".*did you mean "part"'):
         split_manifest([row("a.png")], categories=("prat",))
 
 

@@ -34,7 +34,11 @@ def test_a_terminal_sees_the_step_on_stderr_only(
 def test_an_error_inside_ends_the_bars_and_goes_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with pytest.raises(KeyError), TerminalProgress() as progress:
-        progress("features", 1, 2)
-        raise KeyError("x")
+    def fail() -> None:
+        with TerminalProgress() as progress:
+            progress("features", 1, 2)
+            raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        fail()
     assert capsys.readouterr().err == ""

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL_OPTIONS, CommandResult, Exported
-from factories import read_rows, write_dataset, write_manifest
 from sklearn.metrics import roc_auc_score
 
+from conftest import SMALL_OPTIONS, CommandResult, Exported
+from factories import read_rows, write_dataset, write_manifest
 from pyimgano.datasets.images import read_ahead, read_mask
 from pyimgano.datasets.manifest import ManifestRow, fingerprint, read_manifest
 from pyimgano.datasets.splits import folds
@@ -57,6 +57,19 @@ def scores_of(detector: Any, rows: Sequence[ManifestRow]) -> list[float]:
             float(detector(torch.from_numpy(image[None]))[0][0])
             for image in read_ahead(rows, input_rules())
         ]
+
+
+def fit_pixel_stats(rows: Sequence[ManifestRow], workspace: Path) -> Any:
+    """Fit on these rows alone, without the runner."""
+    context = FitContext(
+        generator=torch.Generator(),
+        device=torch.device("cpu"),
+        workspace=workspace,
+        progress=lambda step, done, total: None,
+    )
+    detector = create_detector("pixel_stats", SMALL_OPTIONS["pixel_stats"])
+    data = RowTrainingData(rows, input_rules())
+    return detector.fit(data, context=context).eval()
 
 
 def files_in(folder: Path) -> list[str]:
@@ -218,9 +231,13 @@ def test_val_rows_are_not_trained_on(
     )
     config = make_config(manifest)
     assert run_cli("train", "--config", config, "--output", tmp_path / "run").code == 0
-    report = report_of(tmp_path / "run")
+    run, train = open_run(tmp_path / "run"), rows_of(manifest, "train")
+    expected = fit_pixel_stats(train, tmp_path).state_dict()
+    found = load_detector(run.checkpoint("bracket")).state_dict()
+    assert all(torch.equal(expected[key], value) for key, value in found.items())
+    report = report_of(run.folder)
     assert report["counts"]["train_normals"] == 8
-    assert report["data_fingerprint"] == fingerprint(rows_of(manifest, "train"))
+    assert report["data_fingerprint"] == fingerprint(train)
 
 
 def test_without_val_rows_each_normal_is_scored_by_a_model_that_never_saw_its_group(
@@ -239,18 +256,11 @@ def test_without_val_rows_each_normal_is_scored_by_a_model_that_never_saw_its_gr
 
     train = rows_of(manifest, "train")
     expected = []
-    context = FitContext(
-        generator=torch.Generator(),
-        device=torch.device("cpu"),
-        workspace=tmp_path,
-        progress=lambda step, done, total: None,
-    )
     for part in folds([row.group for row in train], n_folds=3, seed=0):
         held = {train[index].group for index in part}
         others = [row for row in train if row.group not in held]
-        detector = create_detector("pixel_stats", SMALL_OPTIONS["pixel_stats"])
-        detector.fit(RowTrainingData(others, input_rules()), context=context)
-        expected += scores_of(detector.eval(), [train[index] for index in part])
+        detector = fit_pixel_stats(others, tmp_path)
+        expected += scores_of(detector, [train[index] for index in part])
     image = thresholds.provenance["image"]
     assert (image.source, image.n_images, image.n_groups) == ("kfold_pooled", 12, 6)
     assert image.approximate

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from pyimgano_runtime.engine import OnnxEngine
-from pyimgano_runtime.errors import BundleError, ExportError
+from pyimgano_runtime.errors import BundleError, ExportError, ImageError
 from pyimgano_runtime.infer_config import ModelSpec
 from pyimgano_runtime.onnx_rules import check_graph
 
@@ -58,13 +58,20 @@ def check_exported(data: bytes, spec: ModelSpec, where: str) -> None:
 
 
 def _run_shapes(data: bytes, spec: ModelSpec, where: str) -> list[str]:
-    engine = OnnxEngine(data, spec, where)
+    try:
+        engine = OnnxEngine(data, spec, where)
+    except BundleError as error:
+        return [f"is refused by the runtime ({error})"]
     map_spec = spec.output("anomaly_map")
     random = np.random.default_rng(0)
     findings = []
     for shape in SHAPES:
         images = random.integers(0, 256, shape, dtype=np.uint8)
-        scores, maps = engine.run(images, with_map=True)
+        try:
+            scores, maps = engine.run(images, with_map=True)
+        except ImageError as error:
+            findings.append(f"fails for {shape} ({error})")
+            continue
         if scores.shape != (shape[0],) or scores.dtype != np.float32:
             findings.append(f"gives scores {scores.dtype}{scores.shape} for {shape}")
         if not np.isfinite(scores).all():

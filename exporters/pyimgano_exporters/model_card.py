@@ -95,8 +95,8 @@ def _goldens_line(config: InferConfig) -> str:
     if kinds == {"synthetic"}:
         return (
             f"{len(goldens)} synthetic pictures, drawn from per-pixel statistics of "
-            "the training normals (from noise alone where there were fewer than 20): no "
-            "photograph is in this bundle."
+            "the training normals (from noise alone where there were fewer than 20): "
+            "no photograph is in this bundle."
         )
     licence: Any = config.training.get("image_licence") or "not stated"
     listed = ", ".join(f"`{golden.image}`" for golden in goldens)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -52,8 +53,8 @@ class ParityMeter:
         """Count one picture's (score, map) from both engines."""
         (score, anomaly_map), (other, other_map) = reference, candidate
         self.n_images += 1
-        self.max_abs_score_diff = max(self.max_abs_score_diff, abs(score - other))
-        self.max_rel_score_diff = max(
+        self.max_abs_score_diff = _larger(self.max_abs_score_diff, abs(score - other))
+        self.max_rel_score_diff = _larger(
             self.max_rel_score_diff, relative_difference(other, score)
         )
         self.min_threshold_distance = min(
@@ -64,8 +65,10 @@ class ParityMeter:
         if anomaly_map is not None and other_map is not None:
             absolute = float(np.max(np.abs(anomaly_map - other_map)))
             share = difference_of_range(other_map, anomaly_map)
-            self.max_abs_map_diff = max(self.max_abs_map_diff or 0.0, absolute)
-            self.max_map_diff_of_range = max(self.max_map_diff_of_range or 0.0, share)
+            self.max_abs_map_diff = _larger(self.max_abs_map_diff or 0.0, absolute)
+            self.max_map_diff_of_range = _larger(
+                self.max_map_diff_of_range or 0.0, share
+            )
 
     def result(self) -> CategoryParity:
         """Give what infer_config.json records."""
@@ -108,6 +111,11 @@ class ParityMeter:
                 f"detector on {self.n_images} {self.images} images: "
                 f"{'; '.join(found)}; no bundle was written"
             )
+
+
+def _larger(so_far: float, difference: float) -> float:
+    """Give the larger one; a difference that is not a number is infinitely large."""
+    return math.inf if math.isnan(difference) else max(so_far, difference)
 
 
 def measure_parity(

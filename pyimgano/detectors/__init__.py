@@ -124,6 +124,4 @@ def load_detector(path: Path) -> Any:
             detector.backbone.weights = WeightsInfo(**weights)
         return detector
     except (RuntimeError, AttributeError, TypeError) as cause:
-        raise ConfigError(
-            f"{path}: its tensors do not fit {name} ({cause})"
-        ) from cause
+        raise ConfigError(f"{path}: its tensors do not fit {name} ({cause})") from cause

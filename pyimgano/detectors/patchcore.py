@@ -122,7 +122,7 @@ class PatchCore(FeatureDetector):
         nearest = (bias - 2 * queries @ self.bank.T).argmin(dim=1)  # (N*h*w,)
         difference = queries - self.bank[nearest]
         distance = difference.square().sum(dim=1).sqrt()  # (N*h*w,)
-        per_image = distance.reshape(n, -1)  # (N, h*w)
+        per_image = distance.reshape(n, height * width)  # (N, h*w)
         anomaly_map = self.map_output(per_image.reshape(n, height, width))
         if self.config.neighbours > 1:
             weight = self._weight(queries, nearest, per_image)

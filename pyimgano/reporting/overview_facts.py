@@ -175,9 +175,9 @@ class Overview:
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """`1.2 %`; whole numbers without decimals."""
+    """`1.2 %` with a space that does not break; whole numbers without decimals."""
     text = f"{100 * share:.{digits}f}"
-    return f"{text.removesuffix('.' + '0' * digits)} %"
+    return f"{text.removesuffix('.' + '0' * digits)}\u00a0%"
 
 
 def share_of(count: int, total: int) -> str:
@@ -186,14 +186,14 @@ def share_of(count: int, total: int) -> str:
         return "none tested"
     low, high = wilson_interval(count, total)
     return (
-        f"{count} of {total} ({percent(count / total)}; 95 % interval "
-        f"{100 * low:.0f} to {100 * high:.0f} %)"
+        f"{count} of {total} ({percent(count / total)}; 95\u00a0% interval "
+        f"{100 * low:.0f} to {percent(high, 0)})"
     )
 
 
 def difference(relative: float) -> str:
     """A relative difference: `0.00006 %`, `none`."""
-    return "none" if relative == 0 else f"{100 * relative:.5f} %"
+    return "none" if relative == 0 else percent(relative, 5)
 
 
 def promise_words(category: CategoryResult, noun: tuple[str, str]) -> str:

@@ -31,6 +31,7 @@ class Group:
     """Pictures that are shown together."""
 
     title: str
+    order: str  # of the pictures, in words
     parts: tuple[InspectedPart, ...]
     n_all: int  # of which these are shown
 
@@ -56,10 +57,13 @@ def gallery(category: CategoryResult) -> list[Group]:
     )
     accepted = highest_first("accepted")
     groups = [
-        Group("Mistakes, worst first", tuple(mistakes[:N_MISTAKES]), len(mistakes)),
-        Group("Found, clearest first", tuple(clearest), len(found)),
         Group(
-            "Accepted: highest, middle and lowest score",
+            "Mistakes", "worst first", tuple(mistakes[:N_MISTAKES]), len(mistakes)
+        ),
+        Group("Found", "clearest first", tuple(clearest), len(found)),
+        Group(
+            "Accepted",
+            "highest, middle and lowest score",
             _ends_and_middle(accepted),
             len(accepted),
         ),
@@ -117,11 +121,11 @@ def _ringed(image: Image, mask: Mask) -> Image:
     import cv2
 
     side = min(mask.shape)
-    reach = max(2, side // 50)
+    width = max(1, round(side / 128))
+    reach = max(2, side // 50) + width
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1,) * 2)
     around = cv2.dilate(mask.astype(np.uint8), kernel)
     lines, _ = cv2.findContours(around, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    width = max(1, round(side / 256))
     ringed = image.copy()
     for colour, thickness in ((EDGE_RGB, width + 2), (TRUTH_RGB, width)):
         cv2.drawContours(ringed, lines, -1, colour, thickness)

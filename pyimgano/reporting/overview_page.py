@@ -28,12 +28,13 @@ TEMPLATE: Final = "overview.html.j2"
 
 # The chart's layout in CSS pixels; across, everything is in percent, so that dots and
 # letters keep their size on a telephone.
-BAND: Final = 78  # label, then dots that pile up from the band's floor
-LABEL: Final = 20
+BAND: Final = 70  # a label, and dots below it
+LABEL: Final = 24
 TOP: Final = 24  # the threshold's label
+AXIS: Final = 22
 DOT: Final = 6
-CELL: Final = 1.2  # percent across: scores that near pile up
 MARGIN: Final = 3.0  # percent
+GOLDEN_RATIO: Final = 0.6180339887498949
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class Chart:
 
     bands: tuple[Band, ...]
     threshold: float  # percent
+    limit: str  # the threshold itself
     height: int
     ticks: tuple[tuple[float, str], ...]  # (percent, label)
     summary: str
@@ -146,7 +148,7 @@ def _tiles(overview: Overview) -> list[tuple[str, str, str]]:
         (
             f"Defective {many} found",
             f"{n_found} of {n_defective}",
-            f"by a {overview.detector} that was shown good {many} only",
+            f"by {overview.detector}, which was shown good {many} only",
         ),
         (
             "False alarms",
@@ -260,12 +262,13 @@ def chart(category: CategoryResult, many: str) -> Chart:
     placed = []
     for place, (kind, label, dots) in enumerate(bands):
         top = TOP + place * BAND
-        floor = top + BAND - DOT
-        placed.append(Band(label, kind, top, floor, _piled(dots, across, floor)))
+        floor = top + BAND
+        placed.append(Band(label, kind, top, floor, _spread(dots, across, floor)))
     return Chart(
         bands=tuple(placed),
         threshold=across(category.threshold),
-        height=TOP + BAND * len(placed) + 22,
+        limit=f"{category.threshold:.4g}",
+        height=TOP + BAND * len(placed) + AXIS,
         ticks=tuple((across(tick), f"{tick:g}") for tick in _ticks(low, low + span)),
         summary=(
             f"Scores of {category.name}: {category.n_found} of "
@@ -283,21 +286,15 @@ def _dots(parts: Sequence[InspectedPart]) -> list[tuple[float, bool, str]]:
     ]
 
 
-def _piled(
+def _spread(
     dots: Sequence[tuple[float, bool, str]], across: Any, floor: int
 ) -> tuple[Dot, ...]:
-    """Dots at their score, those of one cell on top of each other."""
-    levels: dict[int, int] = {}
-    found = []
-    for score, wrong, title in sorted(dots):
-        x = across(score)
-        cell = int(x / CELL)
-        found.append((x, levels.get(cell, 0), wrong, title))
-        levels[cell] = levels.get(cell, 0) + 1
-    step = min(DOT + 1.0, (BAND - LABEL - 2 * DOT) / max(1, *levels.values()))
+    """Dots at their score; up and down they only make room for each other."""
+    room = BAND - LABEL - DOT
     return tuple(
-        Dot(x, floor - DOT / 2 - level * step, wrong, title)
-        for x, level, wrong, title in found
+        # Multiples of the golden ratio keep neighbours far apart.
+        Dot(across(score), floor - DOT - room * (n * GOLDEN_RATIO % 1), wrong, title)
+        for n, (score, wrong, title) in enumerate(sorted(dots))
     )
 
 

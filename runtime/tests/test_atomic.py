@@ -88,6 +88,15 @@ def test_a_folder_is_old_or_new_after_a_kill_at_any_moment(
     assert not seen[0]
 
 
+def test_a_swap_is_completed_not_undone(tmp_path: Path) -> None:
+    # Killed between the two renames: what was moved away is old, the new is complete.
+    for name, text in ((".out.old", "old"), (".out.new", "new")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a").write_text(text)
+    recover_folder(tmp_path / "out")
+    assert state(tmp_path) == {"out/a": "new"}
+
+
 def test_the_next_write_completes_what_was_interrupted(tmp_path: Path) -> None:
     for step in range(1, 100):
         target = tmp_path / str(step) / "out"

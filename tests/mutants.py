@@ -1,0 +1,506 @@
+"""Breaks the code on purpose, one named break at a time, and shows that a test fails.
+
+    python tests/mutants.py            all of them
+    python tests/mutants.py rank fold  those whose name holds one of the words
+
+Every break is made in a temporary copy of the tree. Exit 1 if a break survives, if it
+cannot be made any more, or if the tests fail without it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+REPOSITORY: Final = Path(__file__).resolve().parents[1]
+COPIED: Final = ("pyimgano", "exporters", "runtime", "tests", "pyproject.toml")
+WORKERS: Final = 2
+TIMEOUT_S: Final = 300
+TESTS_FAILED: Final = 1  # pytest's exit code; 2 to 5 are no finding of a test
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One break: a text that stands once in a file, and what replaces it."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str  # a test file
+    only: str = ""  # pytest -k, where the file takes long
+
+
+RUNTIME: Final = "runtime/src/pyimgano_runtime"
+EXPORTERS: Final = "exporters/pyimgano_exporters"
+CONFORMAL: Final = "tests/test_calibration_conformal.py"
+TRAIN: Final = "tests/test_workbench_train.py"
+EXPORT: Final = "tests/test_bundle_export.py"
+
+MUTANTS: Final = (
+    Mutant(
+        "a score equal to the threshold is normal",
+        f"{RUNTIME}/thresholds.py",
+        "np.float32(score) >= np.float32(threshold)",
+        "np.float32(score) > np.float32(threshold)",
+        CONFORMAL,
+    ),
+    Mutant(
+        "the label compares as float64",
+        f"{RUNTIME}/thresholds.py",
+        "np.float32(score) >= np.float32(threshold)",
+        "score >= threshold",
+        CONFORMAL,
+    ),
+    Mutant(
+        "p-value off by one",
+        f"{RUNTIME}/thresholds.py",
+        "(1 + at_least) / (n + 1)",
+        "at_least / n",
+        CONFORMAL,
+    ),
+    Mutant(
+        "p-value does not count ties",
+        f"{RUNTIME}/thresholds.py",
+        'side="left"',
+        'side="right"',
+        CONFORMAL,
+    ),
+    Mutant(
+        "conformal rank off by one",
+        "pyimgano/calibration.py",
+        "math.ceil((n + 1) * (1 - rate) - 1e-9)",
+        "math.ceil(n * (1 - rate) - 1e-9)",
+        CONFORMAL,
+    ),
+    Mutant(
+        "no rule for few normals",
+        "pyimgano/calibration.py",
+        "small_n = n < math.ceil(1 / requested_rate - 1e-9) - 1",
+        "small_n = False",
+        CONFORMAL,
+    ),
+    Mutant(
+        "binary 0.1 is taken as more than a tenth",
+        "pyimgano/calibration.py",
+        "(1 - rate) - 1e-9)",
+        "(1 - rate) + 1e-9)",
+        CONFORMAL,
+    ),
+    Mutant(
+        "no room for the parity tolerance above the score",
+        "pyimgano/calibration.py",
+        "score + abs(score) * SCORE_TOLERANCE_REL",
+        "score",
+        CONFORMAL,
+    ),
+    Mutant(
+        "the threshold is the score itself, not the next float32",
+        "pyimgano/calibration.py",
+        "np.nextafter(raised, np.float32(np.inf), dtype=np.float32)",
+        "raised",
+        CONFORMAL,
+    ),
+    Mutant(
+        "quantiles of many scores are lower ones",
+        "pyimgano/calibration.py",
+        "ranks = np.ceil(np.arange(1, EXACT_SCORES + 1) * n / EXACT_SCORES) - 1",
+        "ranks = np.floor(np.arange(EXACT_SCORES) * n / EXACT_SCORES)",
+        CONFORMAL,
+    ),
+    Mutant(
+        "the pixel threshold comes from image scores",
+        "pyimgano/calibration.py",
+        "            held_out.map_max, ",
+        "            held_out.image, ",
+        CONFORMAL,
+    ),
+    Mutant(
+        "calibration scores by models that saw the picture",
+        "pyimgano/calibration.py",
+        "np.setdiff1d(np.arange(n, dtype=np.int64), held_out)",
+        "np.arange(n, dtype=np.int64)",
+        "tests/test_calibration_false_alarm_rate.py",
+    ),
+    Mutant(
+        "scores of a fold are put in other pictures' places",
+        "pyimgano/calibration.py",
+        "place = held_out[done : done + len(batch)]",
+        "place = np.arange(done, done + len(batch))",
+        TRAIN,
+        "never_saw",
+    ),
+    Mutant(
+        "folds divide groups",
+        "pyimgano/workbench/runner.py",
+        "                [row.group for row in normals],",
+        "                [row.image for row in normals],",
+        TRAIN,
+        "never_saw",
+    ),
+    Mutant(
+        "val rows are trained on",
+        "pyimgano/workbench/runner.py",
+        "        normals = split.train_normals()\n",
+        "        normals = [*split.train_normals(), *split.val]\n",
+        TRAIN,
+        "val_rows",
+    ),
+    Mutant(
+        "test rows calibrate",
+        "pyimgano/workbench/runner.py",
+        "rows: Sequence[ManifestRow] = split.val",
+        "rows: Sequence[ManifestRow] = split.test",
+        TRAIN,
+        "val_rows",
+    ),
+    Mutant(
+        "the seed of the fit is ignored",
+        "pyimgano/workbench/runner.py",
+        "            context.generator.manual_seed(config.seed)",
+        "            context.generator.manual_seed(0)",
+        TRAIN,
+        "another_bank",
+    ),
+    Mutant(
+        "groups are ignored",
+        "pyimgano/datasets/manifest.py",
+        'return f"group:{self.group_id}" if self.group_id else f"image:{self.image}"',
+        'return f"image:{self.image}"',
+        "tests/test_splits_groups.py",
+    ),
+    Mutant(
+        "the seed of the split is ignored",
+        "pyimgano/datasets/splits.py",
+        'f"{seed}\\0{category}\\0{name}"',
+        'f"{category}\\0{name}"',
+        "tests/test_splits_groups.py",
+    ),
+    Mutant(
+        "the split depends on the order of the rows",
+        "pyimgano/datasets/splits.py",
+        "    free.sort(key=lambda name: _order(seed, category, name))\n",
+        "",
+        "tests/test_splits_groups.py",
+    ),
+    Mutant(
+        "anomalies may be trained on",
+        "pyimgano/datasets/splits.py",
+        "(() if uses_defects else split.train)",
+        "()",
+        "tests/test_splits_groups.py",
+    ),
+    Mutant(
+        "masks count from the first grey level on",
+        "pyimgano/datasets/images.py",
+        "> 127",
+        "> 0",
+        TRAIN,
+        "grey_levels",
+    ),
+    Mutant(
+        "the size of a mask is not checked",
+        "pyimgano/datasets/images.py",
+        "if pixels.shape[:2] != size:",
+        "if False:",
+        TRAIN,
+        "mask_of_another_size",
+    ),
+    Mutant(
+        "unknown keys are accepted",
+        f"{RUNTIME}/_reader.py",
+        "if key not in self.known:",
+        "if False:",
+        "tests/test_option_fields.py",
+    ),
+    Mutant(
+        "an existing output is overwritten",
+        f"{RUNTIME}/atomic.py",
+        "any(folder.iterdir()) and not force:",
+        "any(folder.iterdir()) and False:",
+        "tests/test_bad_input_train.py",
+        "exists",
+    ),
+    Mutant(
+        "a failed run leaves its half",
+        f"{RUNTIME}/atomic.py",
+        "        shutil.rmtree(new, ignore_errors=True)\n        raise\n",
+        "        raise\n",
+        "tests/test_bad_input_train.py",
+        "unreadable",
+    ),
+    Mutant(
+        "no antialiasing",
+        "pyimgano/detectors/layers.py",
+        "            antialias=True,\n",
+        "            antialias=False,\n",
+        EXPORT,
+        "antialiased",
+    ),
+    Mutant(
+        "maps are not brought to the declared size",
+        "pyimgano/detectors/layers.py",
+        'F.interpolate(x, size=self.map_size, mode="bilinear", align_corners=False)',
+        "x",
+        "tests/test_detectors_conformance.py",
+        "declared_size",
+    ),
+    Mutant(
+        "maps lie half a pixel off",
+        f"{RUNTIME}/geometry.py",
+        "(np.arange(n_out, dtype=np.float64) + 0.5) * (n_in / n_out) - 0.5",
+        "np.arange(n_out, dtype=np.float64) * (n_in / n_out)",
+        "tests/test_geometry_map_to_image.py",
+    ),
+    Mutant(
+        "several metadata keys, in random order",
+        "pyimgano/detectors/__init__.py",
+        "{METADATA_KEY: json.dumps(facts, sort_keys=True)}",
+        "{METADATA_KEY: json.dumps(facts), 'a': '1', 'b': '2', 'c': '3', 'd': '4'}",
+        "tests/test_detectors_conformance.py",
+        "saved_as_the_same_bytes",
+    ),
+    Mutant(
+        "the exported batch is fixed",
+        f"{EXPORTERS}/onnx_graph.py",
+        '            0: dimension("batch", min=1, max=1024),\n',
+        "",
+        EXPORT,
+        "is_not_changed",
+    ),
+    Mutant(
+        "source paths stay in the graph",
+        f"{EXPORTERS}/onnx_graph.py",
+        "    strip(model)\n",
+        "",
+        EXPORT,
+        "is_not_changed",
+    ),
+    Mutant(
+        "the parity tolerance of scores is ignored",
+        f"{EXPORTERS}/parity.py",
+        "if not self.max_rel_score_diff <= SCORE_REL:",
+        "if False:",
+        EXPORT,
+        "tolerance or unlike",
+    ),
+    Mutant(
+        "the parity tolerance of maps is ignored",
+        f"{EXPORTERS}/parity.py",
+        "if share is not None and not share <= MAP_OF_RANGE:",
+        "if False:",
+        EXPORT,
+        "tolerance or unlike",
+    ),
+    Mutant(
+        "label flips are not counted",
+        f"{EXPORTERS}/parity.py",
+        "self.flipped.append(name)",
+        "pass",
+        EXPORT,
+        "flipped",
+    ),
+    Mutant(
+        "scores that are no numbers agree",
+        f"{EXPORTERS}/parity.py",
+        "math.inf if math.isnan(difference) else max(so_far, difference)",
+        "max(so_far, difference)",
+        EXPORT,
+        "no_number",
+    ),
+    Mutant(
+        "synthetic goldens show few normals",
+        f"{EXPORTERS}/goldens.py",
+        "if count < MIN_NORMALS:",
+        "if count < 1:",
+        EXPORT,
+        "normals_leave_no_trace",
+    ),
+    Mutant(
+        "red and blue are swapped",
+        f"{RUNTIME}/decode.py",
+        "cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=bgr)",
+        "bgr",
+        "runtime/tests/test_decode_opencv.py",
+    ),
+    Mutant(
+        "the camera's orientation is ignored",
+        f"{RUNTIME}/decode.py",
+        "_turn(pixels, header.orientation)",
+        "pixels",
+        "runtime/tests/test_decode_opencv.py",
+    ),
+    Mutant(
+        "any number of pixels is decoded",
+        f"{RUNTIME}/decode.py",
+        "if height * width > rules.max_pixels:",
+        "if False:",
+        "runtime/tests/test_decode_hostile.py",
+    ),
+    Mutant(
+        "the hash of a file is not checked",
+        f"{RUNTIME}/paths.py",
+        "if found != sha256:",
+        "if False:",
+        "runtime/tests/test_bundle_paths.py",
+    ),
+    Mutant(
+        "the size of a file is not checked",
+        f"{RUNTIME}/paths.py",
+        "if size is not None and len(data) != size:",
+        "if False:",
+        "runtime/tests/test_bundle_paths.py",
+    ),
+    Mutant(
+        "links are followed",
+        f"{RUNTIME}/paths.py",
+        'nofollow = getattr(os, "O_NOFOLLOW", 0)',
+        "nofollow = 0",
+        "runtime/tests/test_bundle_paths.py",
+    ),
+    Mutant(
+        "hard links are opened",
+        f"{RUNTIME}/paths.py",
+        "if facts.st_nlink > 1:",
+        "if False:",
+        "runtime/tests/test_bundle_paths.py",
+    ),
+    Mutant(
+        "check does not compare maps",
+        f"{RUNTIME}/check.py",
+        'map_diff <= tolerances["map_of_range"]',
+        "True",
+        "runtime/tests/test_check_goldens.py",
+    ),
+    Mutant(
+        "refused operators run",
+        f"{RUNTIME}/onnx_rules.py",
+        "refused = facts.operators & REFUSED",
+        "refused = set()",
+        "runtime/tests/test_onnx_rules.py",
+    ),
+)
+
+
+def run_tests(tree: Path, tests: str, only: str) -> tuple[int, str]:
+    """Give pytest's exit code and its output on a copy of the tree."""
+    in_runtime = tests.startswith("runtime/")
+    sources = (".", "exporters", "runtime/src", "tests")
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(str(tree / source) for source in sources),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+    command += [tests.removeprefix("runtime/"), *(["-k", only] if only else [])]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=tree / "runtime" if in_runtime else tree,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired:
+        return -1, f"took longer than {TIMEOUT_S} s"
+    return done.returncode, done.stdout + done.stderr
+
+
+def copy_tree(folder: Path) -> Path:
+    """Give a copy of the sources and tests in `folder`."""
+    tree = folder / "tree"
+    ignored = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info", ".*")
+    for name in COPIED:
+        source, target = REPOSITORY / name, tree / name
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=ignored)
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target)
+    return tree
+
+
+def failure_without_mutants(selection: tuple[str, Sequence[str]]) -> str | None:
+    """Give what fails in the unbroken tree; None if all is well."""
+    tests, onlys = selection
+    only = "" if "" in onlys else " or ".join(onlys)
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        code, output = run_tests(copy_tree(Path(folder)), tests, only)
+    if code == 0:
+        return None
+    return f"{tests} fails without any break (exit {code}):\n{output[-1500:]}"
+
+
+def try_mutant(mutant: Mutant) -> tuple[Mutant, str | None, str, float]:
+    """Give (mutant, the test that caught it or None, why not, seconds)."""
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        tree = copy_tree(Path(folder))
+        path = tree / mutant.file
+        text = path.read_text(encoding="utf-8")
+        if text.count(mutant.old) != 1:
+            found = text.count(mutant.old)
+            return mutant, None, f"its text stands {found} times in the file", 0.0
+        path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+        code, output = run_tests(tree, mutant.tests, mutant.only)
+    seconds = time.monotonic() - start
+    failed = re.search(r"^(?:FAILED|ERROR) \S*?::(\w+)", output, re.MULTILINE)
+    if code == TESTS_FAILED and failed is not None:
+        return mutant, failed[1], "", seconds
+    why = "SURVIVED" if code == 0 else f"exit {code}: {output[-800:]}"
+    return mutant, None, why, seconds
+
+
+def chosen_mutants(words: Sequence[str]) -> list[Mutant]:
+    """Give the mutants whose name holds one of the words; all without words."""
+    return [m for m in MUTANTS if not words or any(word in m.name for word in words)]
+
+
+def selections(mutants: Iterable[Mutant]) -> list[tuple[str, list[str]]]:
+    """Give each test file once, with every choice of its tests."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for mutant in mutants:
+        if mutant.only not in found[mutant.tests]:
+            found[mutant.tests].append(mutant.only)
+    return list(found.items())
+
+
+def main(words: Sequence[str]) -> int:
+    """Try the mutants and print the table."""
+    start = time.monotonic()
+    mutants = chosen_mutants(words)
+    if not mutants:
+        print(f"no mutant has a name with {' or '.join(words)}", file=sys.stderr)
+        return 2
+    survived = 0
+    with ThreadPoolExecutor(WORKERS) as pool:
+        failures = pool.map(failure_without_mutants, selections(mutants))
+        broken = [failure for failure in failures if failure is not None]
+        if broken:
+            print("\n".join(broken), file=sys.stderr)
+            return 1
+        print(f"{'break':<56} {'file':<22} {'s':>5}  caught by")
+        for mutant, test, why, seconds in pool.map(try_mutant, mutants):
+            survived += test is None
+            name, file = mutant.name, Path(mutant.file).name
+            print(f"{name:<56} {file:<22} {seconds:>5.0f}  {test or why}", flush=True)
+    minutes = (time.monotonic() - start) / 60
+    caught = len(mutants) - survived
+    print(f"{caught} of {len(mutants)} caught in {minutes:.1f} minutes")
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -64,6 +64,7 @@ def demo(output: Path, dataset: str, model: str, seed: int, force: bool) -> None
             progress=progress,
             say=lambda line: click.echo(line, err=True),
         )
+    click.echo(f"{overview.headline}.")
     _print_table(overview)
     click.echo(f"open {output / 'overview.html'}")
 
@@ -75,7 +76,7 @@ def _print_table(overview: Overview) -> None:
     from .reporting.overview_facts import percent
     from .reporting.tables import with_interval
 
-    table = Table(title=overview.headline)
+    table = Table()
     table.add_column("")
     for category in overview.categories:
         table.add_column(category.name, justify="right")

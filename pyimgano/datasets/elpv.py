@@ -128,9 +128,7 @@ def _cells(folder: Path) -> list[_Cell]:
                 ) from cause
             if kind == "mono" and defective in (SURELY_GOOD, SURELY_DEFECTIVE):
                 block = len(cells) // BLOCK
-                cells.append(
-                    _Cell(folder / name, defective == SURELY_DEFECTIVE, block)
-                )
+                cells.append(_Cell(folder / name, defective == SURELY_DEFECTIVE, block))
     return cells
 
 

@@ -8,7 +8,6 @@ this package.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -42,6 +41,8 @@ from ..reporting.overview_facts import (
     InspectedPart,
     Overview,
     Step,
+    difference,
+    percent,
 )
 from ..workbench.artifacts import Run, machine_name, write_json, write_jsonl
 from ..workbench.config import load_config
@@ -56,6 +57,7 @@ N_STEPS: Final = 7
 # must not help. A module that is None cannot be imported.
 DEVICE_PROGRAM: Final = """\
 import sys
+sys.path.insert(0, sys.argv.pop(1))
 for name in ("torch", "onnx", "pyimgano", "pyimgano_exporters"):
     sys.modules[name] = None
 from pyimgano_runtime.cli import main
@@ -143,7 +145,7 @@ def _fill(
         run = train(loaded, folder / "run", force=False, progress=progress)
         details += [
             f"{name}: threshold {report['image_threshold']:.4g} for at most "
-            f"{plan.false_alarm_rate:.0%} false alarms"
+            f"{percent(plan.false_alarm_rate)} false alarms"
             for name, report in run.report["categories"].items()
         ]
 
@@ -161,9 +163,8 @@ def _fill(
             progress=progress,
         )
         details += [
-            f"{name}: {parity.n_images} pictures, largest score difference "
-            f"{100 * parity.max_rel_score_diff:.5f} %, {parity.label_flips} verdicts "
-            "differ"
+            f"{name}: {parity.label_flips} of {parity.n_images} verdicts differ, "
+            f"largest score difference {difference(parity.max_rel_score_diff)}"
             for name, parity in config.parity.categories.items()
         ]
 
@@ -182,7 +183,7 @@ def _fill(
             details.append(
                 f"{result.name}: {agreement.label_flips} of {agreement.n_images} "
                 "verdicts differ from training, largest score difference "
-                f"{100 * agreement.max_rel_score_diff:.5f} %"
+                + difference(agreement.max_rel_score_diff)
             )
 
     with steps.step("Overview") as details:
@@ -196,6 +197,9 @@ def _fill(
             goldens=goldens,
             categories=tuple(result for _, result in results),
             rules=bundle.config.input,
+            try_it=f'pyimgano-runtime infer --bundle "{DEVICE_FOLDER}" --category '
+            f"{splits[0].category} --save-overlays overlays data/images/"
+            f"{splits[0].category}/test",
         )
         write_overview(folder, overview)
         details.append("overview.html and overview.png")
@@ -306,7 +310,9 @@ def _inspect(
     for row in _read_rows(rows_path):
         known = by_path[row["input"]]
         # The runtime names a map by the folder and name of its picture.
-        map_name = plain_name(f"{known.image_path.parent.name}_{known.image_path.stem}", taken)
+        map_name = plain_name(
+            f"{known.image_path.parent.name}_{known.image_path.stem}", taken
+        )
         parts.append(_part(known, row, maps / f"{map_name}.npy" if has_map else None))
         rows.append(row | {"input": f"data/{known.image}", "label_true": known.label})
     result = CategoryResult(
@@ -386,9 +392,8 @@ def _on_device(*arguments: str) -> str:
     """
     home = Path(pyimgano_runtime.__file__).parent.parent
     finished = subprocess.run(
-        [sys.executable, "-c", DEVICE_PROGRAM, *arguments],
+        [sys.executable, "-X", "utf8", "-c", DEVICE_PROGRAM, str(home), *arguments],
         cwd=home.anchor,
-        env=os.environ | {"PYTHONPATH": str(home), "PYTHONIOENCODING": "utf-8"},
         capture_output=True,
         encoding="utf-8",
         check=False,

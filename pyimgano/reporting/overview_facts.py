@@ -143,6 +143,7 @@ class Overview:
     goldens: str  # what `check` said on the device
     categories: tuple[CategoryResult, ...]
     rules: InputRules
+    try_it: str  # a command to go on with
 
     @property
     def n_parts(self) -> int:

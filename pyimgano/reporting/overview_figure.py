@@ -15,16 +15,15 @@ from .overview_facts import (
     percent,
     share_of,
 )
-from .overview_gallery import Group, gallery, pictures
+from .overview_gallery import gallery, pictures
 
 DPI: Final = 100
 WIDTH: Final = 16.0  # inches
-COLUMNS: Final = 8  # pictures a category
-PICKS: Final = (3, 3, 2)  # mistakes, found, accepted
+COLUMNS: Final = 9  # pictures a category: 3 mistakes, 3 found, 3 accepted
 HEADER: Final = 1.45  # inches
 SIDE: Final = 0.03  # margin left and right, of the width
 STRIP: Final = 2.35
-GALLERY: Final = 5.0
+GALLERY: Final = 4.6
 FOOTER: Final = 0.65
 
 INK: Final = "#191c20"
@@ -138,12 +137,10 @@ def _gallery(panel: Any, category: CategoryResult, overview: Overview) -> None:
     tall = side * WIDTH / GALLERY
     photo_at = 0.93 - tall
     heat_at = photo_at - 0.015 - tall
-    for group, count in zip(_by_verdict(category), PICKS, strict=True):
-        if group is None:
-            continue
+    for group in gallery(category, n_mistakes=3, n_found=3):
         x = SIDE + column * width
         panel.text(x, 0.95, group.title, size=12.5, weight="bold", color=INK)
-        for part in group.parts[:count]:
+        for part in group.parts[: COLUMNS - column]:
             x = SIDE + column * width
             shown = pictures(part, category, overview.rules)
             _picture(panel, shown.photo, (x, photo_at, side, tall))
@@ -157,13 +154,6 @@ def _gallery(panel: Any, category: CategoryResult, overview: Overview) -> None:
             score = f"score {part.score:.4g}"
             panel.text(x, y - 0.08, score, size=11, color=SOFT)
             column += 1
-
-
-def _by_verdict(category: CategoryResult) -> list[Group | None]:
-    """The gallery's groups in the order of PICKS, None where one is empty."""
-    groups = {group.parts[0].verdict: group for group in gallery(category)}
-    wrong = groups.get("missed") or groups.get("false alarm")
-    return [wrong, groups.get("found"), groups.get("accepted")]
 
 
 def _picture(panel: Any, image: Any, place: tuple[float, float, float, float]) -> None:

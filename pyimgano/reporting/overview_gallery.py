@@ -17,8 +17,6 @@ from pyimgano_runtime.pictures import heat_overlay
 from ..datasets.images import Image, Mask, read_mask
 from .overview_facts import CategoryResult, InspectedPart
 
-N_MISTAKES: Final = 6  # rows of three
-N_FOUND: Final = 6
 MAX_SIDE: Final = 384  # pixels of an inlined picture
 JPEG_QUALITY: Final = 90
 
@@ -36,30 +34,30 @@ class Group:
     n_all: int  # of which these are shown
 
 
-def gallery(category: CategoryResult) -> list[Group]:
+def gallery(
+    category: CategoryResult, *, n_mistakes: int = 6, n_found: int = 6
+) -> list[Group]:
     """Which pictures are shown: the worst mistakes, then what went well.
 
-    Mistakes by their distance from the threshold; the highest score of each kind of
-    defect, then the next; of the accepted good ones the highest, middle and lowest.
+    Mistakes by their distance from the threshold, false alarms among them if there
+    are any; the highest score of each kind of defect, then the next; of the accepted
+    good ones the highest, middle and lowest.
     """
 
     def highest_first(verdict: str) -> list[InspectedPart]:
         chosen = [part for part in category.parts if part.verdict == verdict]
         return sorted(chosen, key=lambda part: -part.score)
 
-    mistakes = sorted(
-        (part for part in category.parts if part.wrong),
-        key=lambda part: -abs(part.score - category.threshold),
-    )
+    alarms, missed = highest_first("false alarm"), highest_first("missed")[::-1]
+    shown = alarms[: max(n_mistakes // 2, n_mistakes - len(missed))]
+    shown += missed[: n_mistakes - len(shown)]
+    mistakes = sorted(shown, key=lambda part: -abs(part.score - category.threshold))
     found = highest_first("found")
-    clearest = sorted(
-        _each_kind_first(found)[:N_FOUND], key=lambda part: -part.score
-    )
+    clearest = _each_kind_first(found)[:n_found]
+    clearest.sort(key=lambda part: -part.score)
     accepted = highest_first("accepted")
     groups = [
-        Group(
-            "Mistakes", "worst first", tuple(mistakes[:N_MISTAKES]), len(mistakes)
-        ),
+        Group("Mistakes", "worst first", tuple(mistakes), len(alarms) + len(missed)),
         Group("Found", "clearest first", tuple(clearest), len(found)),
         Group(
             "Accepted",
@@ -95,7 +93,9 @@ class Pictures:
     has_truth: bool
 
 
-def pictures(part: InspectedPart, category: CategoryResult, rules: InputRules) -> Pictures:
+def pictures(
+    part: InspectedPart, category: CategoryResult, rules: InputRules
+) -> Pictures:
     """Read one test picture, its mask and its map, and draw what is shown."""
     image = read_image(part.image_path, rules)
     size = (image.shape[0], image.shape[1])

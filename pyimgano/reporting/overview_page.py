@@ -222,7 +222,10 @@ def _measures(overview: Overview) -> list[tuple[str, str, list[str]]]:
         row(
             "Verdicts that differ",
             "between trained model and copied bundle",
-            [f"{c.agreement.label_flips} of {c.agreement.n_images}" for c in categories],
+            [
+                f"{c.agreement.label_flips} of {c.agreement.n_images}"
+                for c in categories
+            ],
         ),
         row(
             "Time per picture",
@@ -243,7 +246,11 @@ def chart(category: CategoryResult, many: str) -> Chart:
         for score in category.settings.calibration.image_scores
     ]
     bands = [
-        ("reference", f"{len(reference)} good {many} that set the threshold", reference),
+        (
+            "reference",
+            f"{len(reference)} good {many} that set the threshold",
+            reference,
+        ),
         ("good", f"{len(category.good)} good {many}, tested", _dots(category.good)),
         (
             "defective",

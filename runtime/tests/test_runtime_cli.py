@@ -458,6 +458,7 @@ def test_sigterm_finishes_the_picture_at_hand_keeps_the_rows_and_ends_0(
         text=True,
     )
     assert child.stdout is not None
+    assert child.stderr is not None
     first = ""
     if to_file:
         while not any(p.stat().st_size for p in tmp_path.glob(".rows.jsonl.*.new")):
@@ -465,8 +466,9 @@ def test_sigterm_finishes_the_picture_at_hand_keeps_the_rows_and_ends_0(
     else:
         first = child.stdout.readline()
     child.send_signal(signal.SIGTERM)
-    out, err = child.communicate(timeout=60)
-    assert child.returncode == 0, err
+    # Not communicate(): it would lose what readline() has buffered.
+    out, err = child.stdout.read(), child.stderr.read()
+    assert child.wait(timeout=60) == 0, err
     rows = rows_of(output.read_text() if to_file else first + out)
     assert 0 < len(rows) < 20_001
     assert f"stopped by SIGTERM after {len(rows)} of 20001 pictures" in err

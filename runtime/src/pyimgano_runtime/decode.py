@@ -125,10 +125,11 @@ def _read_file(path: Path, rules: DecodeRules) -> bytes:
         if not stat.S_ISREG(path.stat().st_mode):
             raise _not_a_file(path)
         with os.fdopen(os.open(path, flags), "rb") as stream:
-            # It may have been replaced since.
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            facts = os.fstat(stream.fileno())
+            if not stat.S_ISREG(facts.st_mode):  # it may have been replaced since
                 raise _not_a_file(path)
-            data = stream.read(limit + 1)
+            # read(n) takes n bytes at once: never more than the file says it holds.
+            data = stream.read(min(facts.st_size, limit) + 1)
     except FileNotFoundError as cause:
         raise ImageError(
             f"{path}: no such file; check the path",

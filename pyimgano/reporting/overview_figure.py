@@ -42,7 +42,7 @@ def figure_png(overview: Overview) -> bytes:
     heights = [HEADER, *([STRIP, GALLERY] * n), FOOTER]
     figure = Figure(figsize=(WIDTH, sum(heights)), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
-    parts = figure.subfigures(len(heights), 1, height_ratios=heights)
+    parts: Any = figure.subfigures(len(heights), 1, height_ratios=heights)
     _header(parts[0], overview)
     for index, category in enumerate(overview.categories):
         _strip(parts[1 + 2 * index], category, overview.noun[1])

@@ -71,7 +71,8 @@ def gallery(
 
 def _each_kind_first(found: Sequence[InspectedPart]) -> list[InspectedPart]:
     seen: set[str] = set()
-    first, rest = [], []
+    first: list[InspectedPart] = []
+    rest: list[InspectedPart] = []
     for part in found:
         kind = part.kind.rsplit(" ", 1)[-1]  # "faint scratch" is a scratch
         (rest if kind in seen else first).append(part)
@@ -140,8 +141,7 @@ def _shrunk(image: Image) -> Image:
     if share >= 1:
         return image
     size = (max(1, round(width * share)), max(1, round(height * share)))  # (w, h)
-    smaller: Image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return smaller
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def data_uri(image: Image) -> str:

@@ -201,7 +201,7 @@ def _measures(overview: Overview) -> list[tuple[str, str, list[str]]]:
         ),
         row(
             "Image AUROC",
-            f"chance that a defective one scores above a good one; 1 is perfect",
+            "chance that a defective one scores above a good one; 1 is perfect",
             [with_interval(dict(c.report), "image_auroc") for c in categories],
         ),
     ]

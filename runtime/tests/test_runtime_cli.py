@@ -469,6 +469,8 @@ def test_sigterm_finishes_the_picture_at_hand_keeps_the_rows_and_ends_0(
     # Not communicate(): it would lose what readline() has buffered.
     out, err = child.stdout.read(), child.stderr.read()
     assert child.wait(timeout=60) == 0, err
+    child.stdout.close()
+    child.stderr.close()
     rows = rows_of(output.read_text() if to_file else first + out)
     assert 0 < len(rows) < 20_001
     assert f"stopped by SIGTERM after {len(rows)} of 20001 pictures" in err

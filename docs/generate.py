@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from pyimgano_runtime.cli import main as runtime_main
 
 DOCS = Path(__file__).resolve().parent
 RESOURCES = DOCS.parent / "pyimgano" / "resources"
+WIDTH = 88
 TRAINING_COMMANDS = (
     (),
     ("train",),
@@ -51,7 +53,7 @@ def training_help() -> str:
     parts = []
     for words in TRAINING_COMMANDS:
         result = CliRunner().invoke(
-            group, [*words, "--help"], prog_name="pyimgano", terminal_width=88
+            group, [*words, "--help"], prog_name="pyimgano", terminal_width=WIDTH
         )
         parts.append(section(" ".join(("pyimgano", *words)), result.output))
     return "\n\n".join(parts)
@@ -59,6 +61,7 @@ def training_help() -> str:
 
 def runtime_help() -> str:
     """Give the help of every `pyimgano-runtime` command."""
+    os.environ["COLUMNS"] = str(WIDTH)  # argparse folds lines at the terminal's width
     parts = []
     for words in RUNTIME_COMMANDS:
         text = io.StringIO()

@@ -31,6 +31,7 @@ from ..reporting.overview_facts import (
     Step,
     difference,
     percent,
+    score_text,
 )
 from ..workbench.artifacts import machine_name, write_json, write_jsonl
 from ..workbench.config import load_config
@@ -122,7 +123,7 @@ def _fill(
     with steps.step(f"Training of {plan.model}") as details:
         run = train(loaded, folder / "run", force=False, progress=progress)
         details += [
-            f"{name}: threshold {report['image_threshold']:.4g} for at most "
+            f"{name}: threshold {score_text(report['image_threshold'])} for at most "
             f"{percent(plan.false_alarm_rate)} false alarms"
             for name, report in run.report["categories"].items()
         ]

@@ -175,6 +175,11 @@ class Overview:
         )
 
 
+def score_text(score: float) -> str:
+    """A score with five digits, trailing zeros kept: `17.750`."""
+    return f"{score:#.5g}".rstrip(".")
+
+
 def percent(share: float, digits: int = 1) -> str:
     """`1.2 %` with a space that does not break; whole numbers without decimals."""
     text = f"{100 * share:.{digits}f}"
@@ -223,7 +228,7 @@ def threshold_words(category: CategoryResult, noun: tuple[str, str]) -> str:
     if origin.method != "conformal":
         return f"The threshold was chosen by {origin.set_by} (method {origin.method})."
     rank, of = origin.parameters["rank"], origin.parameters["of"]
-    place = "the highest" if rank == of else f"the {of - rank + 1}th highest"
+    place = "the highest" if rank == of else f"the {_ordinal(of - rank + 1)} highest"
     source = {
         "kfold_pooled": f"good training {noun[1]}, each judged by a model that had not "
         "seen it",
@@ -237,3 +242,9 @@ def threshold_words(category: CategoryResult, noun: tuple[str, str]) -> str:
             f"more good {noun[1]}."
         )
     return words
+
+
+def _ordinal(place: int) -> str:
+    endings = {1: "st", 2: "nd", 3: "rd"}
+    teens = place % 100 in (11, 12, 13)
+    return f"{place}{'th' if teens else endings.get(place % 10, 'th')}"

@@ -9,10 +9,10 @@ import numpy as np
 
 from .overview_facts import (
     CategoryResult,
-    InspectedPart,
     Overview,
     difference,
     percent,
+    score_text,
     share_of,
 )
 from .overview_gallery import gallery, pictures
@@ -23,7 +23,7 @@ COLUMNS: Final = 9  # pictures a category: 3 mistakes, 3 found, 3 accepted
 HEADER: Final = 1.45  # inches
 SIDE: Final = 0.03  # margin left and right, of the width
 STRIP: Final = 2.35
-GALLERY: Final = 4.6
+GALLERY: Final = 4.35
 FOOTER: Final = 0.65
 
 INK: Final = "#191c20"
@@ -71,31 +71,29 @@ def _header(panel: Any, overview: Overview) -> None:
 
 def _strip(panel: Any, category: CategoryResult, many: str) -> None:
     axes = panel.add_axes((0.15, 0.2, 0.82, 0.56))
-    calibration = np.asarray(category.settings.calibration.image_scores)
+    calibration = list(category.settings.calibration.image_scores)
     lanes = [
-        (f"{len(calibration)} good {many} that\nset the threshold", calibration, SOFT),
-        (f"{len(category.good)} good {many},\ntested", _scores(category.good), GOOD),
-        (
-            f"{len(category.defective)} defective {many},\ntested",
-            _scores(category.defective),
-            BAD,
-        ),
+        (f"{len(calibration)} good {many} that\nset the threshold", SOFT),
+        (f"{len(category.good)} good {many},\ntested", GOOD),
+        (f"{len(category.defective)} defective {many},\ntested", BAD),
+    ]
+    dots = [
+        [(score, False) for score in calibration],
+        [(part.score, part.wrong) for part in category.good],
+        [(part.score, part.wrong) for part in category.defective],
     ]
     rng = np.random.default_rng(0)  # the same jitter for the same data
-    for place, (_, scores, colour) in enumerate(lanes):
-        height = -place + rng.uniform(-0.26, 0.26, len(scores))
-        flagged = scores.astype(np.float32) >= np.float32(category.threshold)
-        wrong = flagged if colour == GOOD else ~flagged & (colour == BAD)
+    for place, ((_, colour), lane) in enumerate(zip(lanes, dots, strict=True)):
         axes.scatter(
-            scores,
-            height,
+            [score for score, _ in lane],
+            -place + rng.uniform(-0.26, 0.26, len(lane)),
             s=28,
             marker="D" if colour == BAD else "o",
-            facecolors=np.where(wrong, "white", colour),
-            edgecolors=np.where(wrong, colour, "white"),
-            linewidths=np.where(wrong, 1.6, 0.5),
+            facecolors=["white" if wrong else colour for _, wrong in lane],
+            edgecolors=[colour if wrong else "white" for _, wrong in lane],
+            linewidths=[1.6 if wrong else 0.5 for _, wrong in lane],
         )
-    axes.set_yticks([0, -1, -2], [label for label, _, _ in lanes], size=11, color=INK)
+    axes.set_yticks([0, -1, -2], [label for label, _ in lanes], size=11, color=INK)
     axes.set_ylim(-2.5, 0.5)
     axes.margins(x=0.02)
     left, right = axes.get_xlim()
@@ -104,7 +102,7 @@ def _strip(panel: Any, category: CategoryResult, many: str) -> None:
     axes.axvline(category.threshold, color=INK, lw=1.8, ls=(0, (5, 3)))
     on_the_right = category.threshold > (left + right) / 2
     axes.annotate(
-        f"threshold {category.threshold:.4g}: called anomalous from here on",
+        f"threshold {score_text(category.threshold)}: called anomalous from here on",
         (category.threshold, 0.5),
         xytext=(-6 if on_the_right else 6, 5),
         textcoords="offset points",
@@ -150,9 +148,9 @@ def _gallery(panel: Any, category: CategoryResult, overview: Overview) -> None:
             words = f"{sign} {part.verdict}"
             y = heat_at - 0.05
             panel.text(x, y, words, size=12, weight="bold", color=colour)
-            panel.text(x, y - 0.042, part.kind, size=11, color=INK)
-            score = f"score {part.score:.4g}"
-            panel.text(x, y - 0.08, score, size=11, color=SOFT)
+            panel.text(x, y - 0.042, part.kind, size=10, color=INK)
+            score = f"score {score_text(part.score)}"
+            panel.text(x, y - 0.08, score, size=10, color=SOFT)
             column += 1
 
 
@@ -171,7 +169,3 @@ def _footer(panel: Any, overview: Overview) -> None:
         words.insert(0, "Yellow ring: where the defect really is.")
     panel.text(SIDE, 0.5, " ".join(words), size=11.5, color=SOFT)
     panel.text(SIDE, 0.15, overview.goldens, size=11.5, color=SOFT)
-
-
-def _scores(parts: list[InspectedPart]) -> Any:
-    return np.asarray([part.score for part in parts], dtype=np.float64)

@@ -18,6 +18,7 @@ from .overview_facts import (
     difference,
     percent,
     promise_words,
+    score_text,
     share_of,
     threshold_words,
 )
@@ -108,9 +109,9 @@ def _category(category: CategoryResult, overview: Overview) -> dict[str, Any]:
         "scale": {
             "colours": _heat_colours(),
             "threshold_at": at,
-            "threshold": f"{category.map_threshold:.4g}",
-            "low": f"{low:.4g}",
-            "high": f"{high:.4g}",
+            "threshold": score_text(category.map_threshold),
+            "low": score_text(low),
+            "high": score_text(high),
         }
         if has_maps
         else None,
@@ -128,8 +129,8 @@ def _card(
         "photo_alt": f"{category.name}, {part.kind}{ring}",
         "heat": None if shown.heat is None else data_uri(shown.heat),
         "heat_alt": f"Heat map of the same picture: {part.verdict}",
-        "score": f"{part.score:.4g}",
-        "of_threshold": percent(part.score / category.threshold, 0),
+        "score": score_text(part.score),
+        "of_threshold": percent(part.score / category.threshold),
         "p_value": None if part.p_value is None else f"{part.p_value:.2g}",
     }
 
@@ -242,7 +243,7 @@ def _measures(overview: Overview) -> list[tuple[str, str, list[str]]]:
 def chart(category: CategoryResult, many: str) -> Chart:
     """Where the dots of a category's scores lie."""
     reference = [
-        (float(score), False, f"score {score:.4g}")
+        (float(score), False, f"score {score_text(score)}")
         for score in category.settings.calibration.image_scores
     ]
     bands = [
@@ -274,21 +275,25 @@ def chart(category: CategoryResult, many: str) -> Chart:
     return Chart(
         bands=tuple(placed),
         threshold=across(category.threshold),
-        limit=f"{category.threshold:.4g}",
+        limit=score_text(category.threshold),
         height=TOP + BAND * len(placed) + AXIS,
         ticks=tuple((across(tick), f"{tick:g}") for tick in _ticks(low, low + span)),
         summary=(
             f"Scores of {category.name}: {category.n_found} of "
             f"{len(category.defective)} defective and {category.n_false_alarms} of "
             f"{len(category.good)} good {many} lie at or above the threshold "
-            f"{category.threshold:.4g}."
+            f"{score_text(category.threshold)}."
         ),
     )
 
 
 def _dots(parts: Sequence[InspectedPart]) -> list[tuple[float, bool, str]]:
     return [
-        (part.score, part.wrong, f"{part.kind}, {part.verdict}, score {part.score:.4g}")
+        (
+            part.score,
+            part.wrong,
+            f"{part.kind}, {part.verdict}, score {score_text(part.score)}",
+        )
         for part in parts
     ]
 

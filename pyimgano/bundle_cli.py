@@ -41,7 +41,7 @@ def bundle() -> None:
     '"real" ships photographs of yours.',
 )
 @click.option(
-    "--image-licence", help='Licence of the photographs, with "--goldens real".'
+    "--image-licence", help="Licence of the training pictures, for the model card."
 )
 @click.option(
     "--parity-images",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,10 +47,6 @@ def demo(output: Path, dataset: str, model: str, seed: int, force: bool) -> None
     copied to another folder and run there in a process that cannot import torch.
     Takes 1 to 3 minutes on two cores. Ends with a table and overview.html.
     """
-    # Read by OpenMP when torch loads. Threads that wait by spinning take the cores from
-    # each other on a busy machine: 0.18 s of a core for a picture instead of 0.05 s.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
     from .pipelines.demo import DemoPlan, run_demo
     from .terminal_progress import TerminalProgress
 

@@ -249,7 +249,7 @@ def _document(
     training: dict[str, Any] = {
         "categories": {c.export.name: c.export.training for c in categories}
     }
-    if request.goldens == "real":
+    if request.image_licence or request.goldens == "real":
         training["image_licence"] = request.image_licence or "not stated"
     return InferConfig(
         kind="bundle",

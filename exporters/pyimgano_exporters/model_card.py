@@ -92,13 +92,14 @@ def _goldens_line(config: InferConfig) -> str:
     if not goldens:
         return "None: `check` cannot prove this model on a device."
     kinds = {golden.kind for golden in goldens}
+    licence: Any = config.training.get("image_licence")
     if kinds == {"synthetic"}:
+        derived = f" Licence of the training pictures: {licence}." if licence else ""
         return (
             f"{len(goldens)} synthetic pictures, drawn from per-pixel statistics of "
             "the training normals (from noise alone where there were fewer than 20): "
-            "no photograph is in this bundle."
+            "no photograph is in this bundle." + derived
         )
-    licence: Any = config.training.get("image_licence") or "not stated"
     listed = ", ".join(f"`{golden.image}`" for golden in goldens)
     return (
         f"{len(goldens)} real photographs travel with this bundle ({listed}). "

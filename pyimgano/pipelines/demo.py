@@ -136,7 +136,7 @@ def _fill(
             version="1",
             created=None,
             goldens="synthetic",
-            image_licence=None,
+            image_licence=elpv.LICENCE_NOTE if plan.dataset == "elpv" else None,
             parity_images=plan.parity_images,
             force=False,
             progress=progress,

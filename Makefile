@@ -7,7 +7,7 @@ DEMO_OUTPUT ?= demo-output
 BIN := $(VENV)/bin
 NEEDS := pyproject.toml constraints.txt
 PIP := pip install --quiet --disable-pip-version-check
-SOURCES := pyimgano exporters runtime tests benchmarks
+SOURCES := pyimgano exporters runtime tests benchmarks docs bundles
 
 .PHONY: help demo test test-runtime test-all test-timm mutants check check-style format wheelhouse clean
 

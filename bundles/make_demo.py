@@ -2,7 +2,7 @@
 
     python bundles/make_demo.py bundles/demo
 
-The same versions of torch and onnxscript give the same bytes.
+Made again on the same machine with the same packages it has the same bytes.
 """
 
 from __future__ import annotations

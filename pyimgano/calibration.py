@@ -85,19 +85,19 @@ def conformal_rank(n: int, requested_rate: float) -> ConformalRank:
     return ConformalRank(k, requested_rate, rate, small_n)
 
 
-def threshold_above(score: float) -> float:
-    """Give the next float32 above a score plus the parity tolerance."""
-    raised = np.float32(score + abs(score) * SCORE_TOLERANCE_REL)
+def threshold_above(score: float, tolerance: float = SCORE_TOLERANCE_REL) -> float:
+    """Give the next float32 above a score plus the (relative) parity tolerance."""
+    raised = np.float32(score + abs(score) * tolerance)
     return float(np.nextafter(raised, np.float32(np.inf), dtype=np.float32))
 
 
 def conformal_threshold(
-    scores: Scores, requested_rate: float
+    scores: Scores, requested_rate: float, tolerance: float = SCORE_TOLERANCE_REL
 ) -> tuple[float, ConformalRank]:
     """Give the threshold that a new normal reaches with at most the used rate."""
     rank = conformal_rank(len(scores), requested_rate)
     ordered = np.sort(scores.astype(np.float32))
-    return threshold_above(float(ordered[rank.k - 1])), rank
+    return threshold_above(float(ordered[rank.k - 1]), tolerance), rank
 
 
 def calibrate(
@@ -114,8 +114,12 @@ def calibrate(
     is calibrated on the largest value of each normal's map.
     """
 
-    def one(scores: Scores, what: str) -> tuple[float, ThresholdProvenance]:
-        threshold, rank = conformal_threshold(scores, target_false_alarm_rate)
+    def one(
+        scores: Scores, what: str, tolerance: float
+    ) -> tuple[float, ThresholdProvenance]:
+        threshold, rank = conformal_threshold(
+            scores, target_false_alarm_rate, tolerance
+        )
         provenance = ThresholdProvenance(
             method="conformal",
             source=held_out.source,
@@ -133,12 +137,12 @@ def calibrate(
         )
         return threshold, provenance
 
-    image, image_provenance = one(held_out.image, "image score")
+    image, image_provenance = one(held_out.image, "image score", SCORE_TOLERANCE_REL)
     provenance = {"image": image_provenance}
     pixel = None
     if held_out.map_max is not None:
         pixel, provenance["pixel"] = one(
-            held_out.map_max, "largest map value per image"
+            held_out.map_max, "largest map value per image", MAP_TOLERANCE_OF_RANGE
         )
     return (
         Thresholds(image=image, pixel=pixel, compare=">=", provenance=provenance),

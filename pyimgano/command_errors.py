@@ -38,4 +38,9 @@ def exit_code_of(
     except PyimganoError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return EXIT_FAILED if isinstance(error, ExportError) else EXIT_REFUSED
+    except OSError as error:
+        # A full disk or a lost folder: nothing half-written stays (see atomic.py).
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"{program}: {place}{error.strerror or error}", file=sys.stderr)
+        return EXIT_FAILED
     return result if isinstance(result, int) else 0

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from conftest import CommandResult, config_payload
@@ -90,12 +91,38 @@ def test_a_missing_manifest(refused: Callable[..., str]) -> None:
 def test_a_missing_picture(refused: Callable[..., str], manifest: Path) -> None:
     error = refused(rows=lambda rows: rows[1].update(image_path="gone.png"))
     assert f'{manifest}:2: image_path: "gone.png" is no file in' in error
-    assert "correct the path or pass --root" in error
+    assert "correct the path or set dataset.root (--root)" in error
 
 
 def test_a_missing_mask(refused: Callable[..., str], manifest: Path) -> None:
     error = refused(rows=lambda rows: rows[-1].update(mask_path="gone.png"))
     assert f'{manifest}:9: mask_path: "gone.png" is no file in' in error
+
+
+def test_a_root_that_is_not_there(refused: Callable[..., str], tmp_path: Path) -> None:
+    error = refused(config=lambda c: c["dataset"].update(root="gone"))
+    assert f"{tmp_path / 'gone'}: no such folder; set dataset.root (--root)" in error
+
+
+def test_a_picture_on_two_rows(refused: Callable[..., str], manifest: Path) -> None:
+    def repeat(rows: Rows) -> None:
+        rows.append(rows[0] | {"split": "test"})
+
+    error = refused(rows=repeat)
+    assert f"{manifest}:10: image_path: " in error
+    assert "is the picture of line 1 already; keep one of them" in error
+
+
+def test_a_mask_of_zeros_and_ones(refused: Callable[..., str], manifest: Path) -> None:
+    def darken(rows: Rows) -> None:
+        path = manifest.parent / rows[-1]["mask_path"]
+        path = path.rename(path.with_suffix(".npy"))
+        np.save(path, np.eye(32, dtype=np.uint8))
+        rows[-1]["mask_path"] = path.relative_to(manifest.parent).as_posix()
+
+    error = refused(rows=darken)
+    assert "mask values reach from 0 to 1, " in error
+    assert "make the defect 255" in error
 
 
 def test_an_unreadable_picture(refused: Callable[..., str], manifest: Path) -> None:

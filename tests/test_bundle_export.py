@@ -190,7 +190,7 @@ def test_the_model_card_tells_what_to_know_before_trusting(exported: Export) -> 
         "- Trained on 20 normal images; tested on 6 normal and 6 anomalous",
         f"- Data fingerprint: `{report['data_fingerprint']}`",
         f"- Image threshold {category.thresholds.image:.6g}: conformal on 20 held-out "
-        "normals in 20 groups (kfold_pooled); promises at most 4.76% false alarms "
+        "normals in 20 groups (kfold_pooled); promises about 4.76% false alarms "
         "(asked: 1.00%); approximate",
         "- Pixel threshold ",
         "- Warning: CALIBRATION_SMALL_N",
@@ -531,6 +531,7 @@ def test_an_existing_output_is_refused(
 def test_force_replaces_the_output(export: Callable[..., Path], tmp_path: Path) -> None:
     old = tmp_path / "elsewhere/bundle"
     old.mkdir(parents=True)
+    (old / "infer_config.json").write_text("{}")
     (old / "old.txt").write_text("x")
     assert "old.txt" not in bytes_of(export("--force", "--goldens", "none"))
 

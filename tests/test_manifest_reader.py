@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 
-from pyimgano.datasets.manifest import fingerprint, read_manifest
+from pyimgano.datasets.manifest import (
+    MAX_CATEGORY_NAME,
+    fingerprint,
+    read_manifest,
+)
+from pyimgano_runtime import infer_config_reader
 from pyimgano_runtime.errors import DatasetError
 
 
@@ -115,8 +120,29 @@ def test_an_empty_group_is_refused(folder: Path) -> None:
     assert "group_id: " in problem(write(folder, row(group_id="")))
 
 
-def test_meta_is_an_object(folder: Path) -> None:
-    assert "meta: expected an object" in problem(write(folder, row(meta=[1])))
+@pytest.mark.parametrize("meta", [[1], [], False, 0, "", "night"])
+def test_meta_is_an_object(folder: Path, meta: Any) -> None:
+    assert "meta: expected an object" in problem(write(folder, row(meta=meta)))
+
+
+def test_meta_may_be_null(folder: Path) -> None:
+    assert read_manifest(write(folder, row(meta=None)))[0].meta == {}
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[31mred", " ", "x" * 101])
+def test_a_category_name_that_no_bundle_may_carry_is_refused(
+    folder: Path, name: str
+) -> None:
+    message = problem(write(folder, row(category=name)))
+    assert "manifest.jsonl:1: category: found " in message
+    assert "expected 1 to 100 printable characters" in message
+    assert message.isprintable()
+
+
+def test_the_longest_category_name_is_that_of_a_bundle(folder: Path) -> None:
+    assert MAX_CATEGORY_NAME == infer_config_reader._MAX_NAME
+    name = "ü" * MAX_CATEGORY_NAME
+    assert read_manifest(write(folder, row(category=name)))[0].category == name
 
 
 def test_every_bad_line_is_reported_with_its_number(folder: Path) -> None:
@@ -151,8 +177,8 @@ def test_sloppy_json_is_refused(folder: Path, line: str) -> None:
 
 def test_windows_line_ends_are_read(folder: Path) -> None:
     path = folder / "manifest.jsonl"
-    line = json.dumps(row())
-    path.write_bytes(f"{line}\r\n{line}\r\n".encode())
+    lines = json.dumps(row()), json.dumps(row("b.png"))
+    path.write_bytes("".join(f"{line}\r\n" for line in lines).encode())
     assert len(read_manifest(path)) == 2
 
 
@@ -161,7 +187,7 @@ def test_a_missing_file_is_named_with_the_folder_that_was_searched(
 ) -> None:
     message = problem(write(folder, row("gone.png")))
     assert f'image_path: "gone.png" is no file in {folder}' in message
-    assert "correct the path or pass --root" in message
+    assert "correct the path or set dataset.root (--root)" in message
 
 
 def test_a_missing_mask_is_refused(folder: Path) -> None:
@@ -190,6 +216,69 @@ def test_pictures_are_looked_for_beside_the_manifest_first(
 )
 def test_paths_that_leave_the_folder_are_refused(folder: Path, written: str) -> None:
     assert "is absolute or leaves its folder" in problem(write(folder, row(written)))
+
+
+@pytest.mark.parametrize("key", ["image_path", "mask_path"])
+@pytest.mark.parametrize("written", ["x" * 400, "a\0.png"])
+def test_a_path_that_no_file_can_have_is_a_problem_of_its_line(
+    folder: Path, key: str, written: str
+) -> None:
+    changes = {"label": 1, key: written}
+    message = problem(write(folder, row() | changes, row(label=7)))
+    assert message.startswith("2 problems:")
+    assert f"manifest.jsonl:1: {key}: " in message
+    assert "correct the path" in message
+    assert message.replace("\n", "").isprintable()
+
+
+def test_a_root_that_is_no_folder_is_refused_at_once(folder: Path) -> None:
+    message = problem(write(folder, row()), root=folder / "gone")
+    assert f"{folder / 'gone'}: no such folder" in message
+    assert "set dataset.root (--root) to the folder of the pictures" in message
+
+
+@pytest.mark.parametrize("second", ["a.png", "./a.png", "link.png"])
+def test_a_picture_on_two_rows_of_a_category_is_refused(
+    folder: Path, second: str
+) -> None:
+    (folder / "link.png").symlink_to("a.png")
+    path = write(
+        folder,
+        row(split="train", group_id="1"),
+        row("b.png"),
+        row(second, label=1, split="test", group_id="2"),
+    )
+    message = problem(path)
+    assert f'manifest.jsonl:3: image_path: "{second}" is the picture of line 1' in (
+        message
+    )
+    assert "keep one of them" in message
+
+
+def test_every_repeat_of_a_picture_is_reported(folder: Path) -> None:
+    message = problem(write(folder, row(), row(), row("b.png"), row()))
+    assert message.startswith("2 problems:")
+    assert "manifest.jsonl:2: " in message
+    assert "manifest.jsonl:4: " in message
+
+
+def test_a_picture_may_stand_in_several_categories(folder: Path) -> None:
+    path = write(folder, row(category="one"), row(category="two"))
+    assert [read.category for read in read_manifest(path)] == ["one", "two"]
+
+
+def test_a_manifest_that_is_a_folder_is_refused(folder: Path) -> None:
+    message = problem(folder)
+    assert message == (
+        f"{folder}: is a folder, expected a JSONL file; name the manifest inside it"
+    )
+
+
+def test_a_manifest_that_cannot_be_opened_is_refused_with_what_to_do(
+    folder: Path,
+) -> None:
+    path = folder / ("x" * 400)
+    assert problem(path).endswith("; check the path and its permissions")
 
 
 def test_a_missing_manifest_is_refused(tmp_path: Path) -> None:

@@ -129,6 +129,44 @@ def test_a_fifth_of_single_normals_goes_to_test() -> None:
     assert (len(split.train), len(split.test)) == (80, 20)
 
 
+@given(rows=free_rows(), seed=seeds, fraction=st.floats(0.0, 0.9))
+def test_the_test_share_is_exceeded_by_no_group_but_the_smallest(
+    rows: list[ManifestRow], seed: int, fraction: float
+) -> None:
+    (split,) = split_manifest(rows, seed=seed, test_normal_fraction=fraction)
+    with_defect = {r.group for r in rows if r.label == 1}
+    sizes = Counter(r.group for r in rows if r.group not in with_defect)
+    taken = {r.group for r in split.test} - with_defect
+    wanted = round(fraction * sizes.total())
+    if sum(sizes[g] for g in taken) > wanted:
+        assert wanted > 0
+        assert [sizes[g] for g in taken] == [min(sizes.values())]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_large_group_does_not_overshoot_the_test_share(seed: int) -> None:
+    rows = [row(f"{n}.png") for n in range(40)]
+    rows += [row(f"big{n}.png", group="big") for n in range(60)]
+    (split,) = split_manifest(rows, seed=seed)
+    assert (len(split.train), len(split.test)) == (80, 20)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_smallest_group_is_tested_where_none_fits(seed: int) -> None:
+    rows = [
+        row(f"{name}{n}.png", group=name)
+        for name, size in (("a", 5), ("b", 3), ("c", 4))
+        for n in range(size)
+    ]
+    (split,) = split_manifest(rows, seed=seed, test_normal_fraction=0.1)
+    assert names(split.test) == ["b0.png", "b1.png", "b2.png"]
+
+
+def test_no_normal_is_tested_where_none_is_wanted() -> None:
+    (split,) = split_manifest([row("a.png"), row("b.png")], test_normal_fraction=0.0)
+    assert names(split.test) == []
+
+
 def test_another_seed_gives_another_split() -> None:
     rows = [row(f"{n}.png") for n in range(100)]
     (first,), (second,) = (split_manifest(rows, seed=seed) for seed in (0, 1))

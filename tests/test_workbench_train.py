@@ -85,6 +85,7 @@ def test_a_run_folder_holds_exactly_what_is_documented(
 ) -> None:
     assert files_in(exported("pixel_stats").run) == [
         "categories/bracket/calibration.json",
+        "categories/bracket/data.json",
         "categories/bracket/per_image.jsonl",
         "categories/bracket/report.json",
         "checkpoints/bracket/model.safetensors",
@@ -503,6 +504,7 @@ def test_force_replaces_a_run_and_keeps_nothing_of_it(
 ) -> None:
     config, output = make_config(small_dataset), tmp_path / "run"
     output.mkdir()
+    (output / "report.json").write_text("{}")
     (output / "of_the_old_one.txt").write_text("x")
     done = run_cli("train", "--config", config, "--output", output, "--force")
     assert done.code == 0

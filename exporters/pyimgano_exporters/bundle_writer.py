@@ -9,7 +9,6 @@ import hashlib
 import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +18,7 @@ import onnxruntime
 import torch
 
 from pyimgano_runtime._reader import dump_json
-from pyimgano_runtime.atomic import new_folder, refuse_existing
+from pyimgano_runtime.atomic import new_folder, refuse_replacing
 from pyimgano_runtime.decode import decode_bytes
 from pyimgano_runtime.engine import OnnxEngine
 from pyimgano_runtime.errors import ConfigError
@@ -52,8 +51,8 @@ Image = npt.NDArray[np.uint8]
 
 GOLDEN_MODES: Final = ("synthetic", "real", "none")
 MAX_REAL_GOLDENS: Final = 8
+MAX_REAL_PER_CATEGORY: Final = 4
 MAX_REAL_BYTES: Final = 32_000_000
-REAL_PER_CATEGORY: Final = 4
 JPEG_QUALITY: Final = 95
 
 
@@ -96,11 +95,16 @@ def write_bundle(
     *,
     force: bool,
     progress: Progress,
+    keep: Sequence[Path] = (),
 ) -> InferConfig:
     """Write a bundle folder, complete or absent.
 
+    Args:
+        keep: what `force` may not delete.
+
     Raises:
-        ConfigError: the output exists, or an unknown goldens mode.
+        ConfigError: the output may not be made or replaced, or an unknown goldens
+            mode.
         ExportError: a graph cannot be made or breaks a rule.
         ParityError: a graph does not score like its detector.
     """
@@ -108,13 +112,13 @@ def write_bundle(
         raise ConfigError(
             f'--goldens: found "{request.goldens}", expected one of {GOLDEN_MODES}'
         )
-    refuse_existing(output, force=force)
+    refuse_replacing(output, force=force, keep=keep)
     stems: set[str] = set()
     exported = [
         _export_category(c, f"models/{plain_name(c.name, stems)}.onnx", progress)
         for c in categories
     ]
-    with new_folder(output, force=force) as folder:
+    with new_folder(output, force=force, keep=keep) as folder:
         files = _Files(folder)
         for category in exported:
             files.add(category.spec.file, category.graph, "model")
@@ -182,18 +186,21 @@ def _write_goldens(
 ) -> tuple[Golden, ...]:
     goldens: list[Golden] = []
     total = 0
+    # Every category gets its share of the few real ones: each must be proven.
+    share = max(1, min(MAX_REAL_PER_CATEGORY, MAX_REAL_GOLDENS // len(categories)))
     for category in categories:
-        for index, image in enumerate(_golden_images(category, request)):
+        for index, image in enumerate(_golden_images(category, request, share)):
             number = f"golden/{len(goldens):03d}"
             # One JPEG in the bundle shows whether a device decodes as we did.
             as_jpeg = request.goldens == "synthetic" and not goldens and index == 0
             suffix = "jpg" if as_jpeg else "png"
             encoded = _encode_jpeg(image) if as_jpeg else encode_png(image)
-            total += len(encoded)
             if request.goldens == "real" and (
-                len(goldens) >= MAX_REAL_GOLDENS or total > MAX_REAL_BYTES
+                len(goldens) == MAX_REAL_GOLDENS
+                or total + len(encoded) > MAX_REAL_BYTES
             ):
-                return tuple(goldens)
+                continue
+            total += len(encoded)
             pixels = decode_bytes(encoded, request.rules, name=number)
             score, anomaly_map = score_with_torch(category.export.detector, pixels)
             map_path = None
@@ -214,14 +221,16 @@ def _write_goldens(
     return tuple(goldens)
 
 
-def _golden_images(category: _Exported, request: BundleRequest) -> list[Image]:
+def _golden_images(
+    category: _Exported, request: BundleRequest, share: int
+) -> list[Image]:
     if request.goldens == "none":
         return []
     if request.goldens == "synthetic":
         return synthetic_goldens(category.export.normals(), seed=request.seed)
-    pictures = [image for _, image in islice(category.export.held_out(), 200)]
-    step = max(1, len(pictures) // REAL_PER_CATEGORY)
-    return pictures[::step][:REAL_PER_CATEGORY]
+    wanted = set(np.linspace(0, category.parity.n_images - 1, share).astype(int))
+    held_out = enumerate(category.export.held_out())
+    return [image for index, (_, image) in held_out if index in wanted]
 
 
 def _encode_jpeg(image: Image) -> bytes:

@@ -79,7 +79,8 @@ def _origin(provenance: ThresholdProvenance) -> str:
     asked = provenance.requested_false_alarm_rate or 0.0
     text = (
         f"{provenance.method} on {provenance.n_images} held-out normals in "
-        f"{provenance.n_groups} groups ({provenance.source}); promises at most "
+        f"{provenance.n_groups} groups ({provenance.source}); promises "
+        f"{'about' if provenance.approximate else 'at most'} "
         f"{used:.2%} false alarms (asked: {asked:.2%})"
     )
     if provenance.approximate:

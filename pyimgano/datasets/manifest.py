@@ -3,14 +3,15 @@
     {"image_path": "good/001.png", "category": "bracket", "split": "train",
      "label": 0, "mask_path": null, "group_id": "lot-7", "meta": {}}
 
-Paths are looked for beside the manifest, then under `root`. Lines that begin with #
-are comments.
+Paths are looked for beside the manifest, then under `root`. A picture stands once in
+a category. Lines that begin with # are comments.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Final
@@ -20,7 +21,9 @@ from pyimgano_runtime.errors import DatasetError
 
 SPLITS: Final = ("train", "val", "test")
 LABELS: Final = {0: 0, 1: 1, "normal": 0, "good": 0, "anomaly": 1, "defect": 1}
+MAX_CATEGORY_NAME: Final = 100  # characters, as in a bundle's infer_config.json
 MAX_LISTED: Final = 20
+MAX_SHOWN: Final = 200  # characters of a path in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +50,20 @@ def read_manifest(path: Path, *, root: Path | None = None) -> list[ManifestRow]:
     """Give every row of a manifest, checked.
 
     Raises:
-        DatasetError: missing or empty file, lines that are no rows, files that do
-            not exist; all problems, the first 20 in words.
+        DatasetError: missing or empty file, a root that is no folder, lines that are
+            no rows, files that do not exist, a picture twice in a category; all
+            problems of the lines, the first 20 in words.
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as cause:
+    data = _read_bytes(path)
+    if root is not None and not _is_there(root, Path.is_dir):
         raise DatasetError(
-            f"{path}: no such manifest; expected a JSONL file with one picture a line"
-        ) from cause
-    except OSError as cause:
-        raise DatasetError(f"{path}: cannot be read ({cause.strerror})") from cause
+            f"{root}: no such folder; set dataset.root (--root) to the folder of the "
+            "pictures, or leave it out"
+        )
 
-    rows, problems = [], []
+    rows: list[ManifestRow] = []
+    problems: list[str] = []
+    first_lines: dict[tuple[str, Path], int] = {}
     for number, line in enumerate(data.split(b"\n"), start=1):
         text = line.strip()
         if not text or text.startswith(b"#"):
@@ -75,12 +79,41 @@ def read_manifest(path: Path, *, root: Path | None = None) -> list[ManifestRow]:
             continue
         before = len(problems)
         row = _read_row(payload, where, number, path.parent, root, problems)
-        if len(problems) == before:
-            rows.append(row)
+        if len(problems) > before:
+            continue
+        rows.append(row)
+        # Resolved, for "./a.png" and a link to a.png are the same picture.
+        picture = (row.category, row.image_path.resolve())
+        first = first_lines.setdefault(picture, number)
+        if first != number:
+            problems.append(
+                f"{where}: image_path: {_shown(row.image)} is the picture of line "
+                f"{first} already; keep one of them"
+            )
     raise_listed(problems)
     if not rows:
         raise DatasetError(f"{path}: holds no rows; expected one picture a line")
     return rows
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        if path.is_dir():
+            raise DatasetError(
+                f"{path}: is a folder, expected a JSONL file; "
+                "name the manifest inside it"
+            )
+        return path.read_bytes()
+    except FileNotFoundError as cause:
+        raise DatasetError(
+            f"{path}: no such manifest; expected a JSONL file with one picture a line, "
+            "check the path"
+        ) from cause
+    except (OSError, ValueError) as cause:  # ValueError: a NUL in the path
+        raise DatasetError(
+            f"{path}: cannot be read ({getattr(cause, 'strerror', None) or cause}); "
+            "check the path and its permissions"
+        ) from cause
 
 
 def _read_row(
@@ -93,15 +126,16 @@ def _read_row(
 ) -> ManifestRow:
     fields = Fields(payload, where, problems)
     image = fields.text("image_path")
-    category = fields.text("category")
+    category = _read_category(fields)
     split = fields.maybe("split", lambda key: fields.text(key, choices=SPLITS))
     label = _read_label(fields, split)
     mask = fields.maybe("mask_path", fields.text)
     group_id = fields.maybe("group_id", fields.text)
-    meta = fields.maybe("meta", fields.raw) or {}
-    if not isinstance(meta, dict):
-        fields.problem("meta", "expected an object {...}")
+    meta = fields.maybe("meta", fields.raw)
+    if meta is None:
         meta = {}
+    elif not isinstance(meta, dict):
+        fields.problem("meta", "expected an object {...} or null")
     fields.finish()
     return ManifestRow(
         image=image,
@@ -114,6 +148,20 @@ def _read_row(
         line=number,
         meta=meta,
     )
+
+
+def _read_category(fields: Fields) -> str:
+    """Give a name that a bundle can carry too: 1 to 100 printable characters."""
+    name = fields.text("category")
+    if not name:
+        return name  # reported
+    if not name.isprintable() or not name.strip() or len(name) > MAX_CATEGORY_NAME:
+        fields.problem(
+            "category",
+            f"found {_shown(name)}, expected 1 to {MAX_CATEGORY_NAME} printable "
+            "characters",
+        )
+    return name
 
 
 def _read_label(fields: Fields, split: str | None) -> int:
@@ -145,19 +193,35 @@ def _resolve(
     if pure.is_absolute() or PureWindowsPath(written).drive or ".." in pure.parts:
         fields.problem(
             key,
-            f'"{written}" is absolute or leaves its folder; write it relative to the '
-            "manifest, or name the images' folder with --root",
+            f"{_shown(written)} is absolute or leaves its folder; write it relative to "
+            "the manifest, or set dataset.root (--root) to the folder of the pictures",
         )
         return folder
     places = [folder] if root is None else [folder, root]
     for place in places:
-        if (place / written).is_file():
+        if _is_there(place / written, Path.is_file):
             return place / written
     looked = " or ".join(str(place) for place in places)
     fields.problem(
-        key, f'"{written}" is no file in {looked}; correct the path or pass --root'
+        key,
+        f"{_shown(written)} is no file in {looked}; correct the path or set "
+        "dataset.root (--root)",
     )
     return folder / written
+
+
+def _is_there(path: Path, kind: Callable[[Path], bool]) -> bool:
+    """Whether there is such a file or folder; a path that none can have has none."""
+    try:
+        return kind(path)
+    except (OSError, ValueError):  # too long, not permitted; a NUL
+        return False
+
+
+def _shown(written: str) -> str:
+    """Give a text in quotes, on one line, without control characters."""
+    text = json.dumps(written, ensure_ascii=not written.isprintable())
+    return text if len(text) <= MAX_SHOWN else f'{text[: MAX_SHOWN - 4]}..."'
 
 
 def raise_listed(problems: list[str]) -> None:

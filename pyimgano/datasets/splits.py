@@ -116,13 +116,27 @@ def _assign(
 
     free.sort(key=lambda name: _order(seed, category, name))
     wanted = round(fraction * sum(len(groups[name]) for name in free))
-    taken = 0
-    for index, name in enumerate(free):
-        # The last free group always trains, so that a small set can be fitted.
-        is_test = taken < wanted and index < len(free) - 1
-        of_group[name] = "test" if is_test else "train"
-        taken += len(groups[name]) if is_test else 0
+    tested = _tested({name: len(groups[name]) for name in free}, wanted)
+    for name in free:
+        of_group[name] = "test" if name in tested else "train"
     return [of_group[row.group] for row in rows]
+
+
+def _tested(sizes: dict[str, int], wanted: int) -> set[str]:
+    """Give the groups that go to test: in their order, those that still fit.
+
+    Where none fits, the smallest: a test of a few pictures too many says more than
+    none. At least one group stays to train on, so that a small set can be fitted.
+    """
+    if wanted <= 0 or len(sizes) < 2:
+        return set()
+    tested: set[str] = set()
+    left = wanted
+    for name, size in sizes.items():
+        if size <= left and len(tested) < len(sizes) - 1:
+            tested.add(name)
+            left -= size
+    return tested or {min(sizes, key=sizes.__getitem__)}
 
 
 def _order(seed: int, category: str, name: str) -> bytes:

@@ -58,7 +58,10 @@ def detector_config(cls: Any, options: Mapping[str, Any], where: str) -> Any:
         ConfigError: unknown options, wrong types, values out of range; all at once.
     """
     problems: list[str] = []
-    config = read_options(cls.Config, dict(options), where, problems)
+    try:
+        config = read_options(cls.Config, dict(options), where, problems)
+    except ValueError as cause:  # from the class's own check of options together
+        problems.append(f"{where}: {cause}")
     raise_all(problems)
     return config
 

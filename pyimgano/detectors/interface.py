@@ -117,8 +117,14 @@ class Detector(nn.Module):
         return type(self)(self.config, backbone=self.backbone)
 
     def hyper_parameters(self) -> dict[str, Any]:
-        """Give the hyper-parameters as JSON values."""
-        return dataclasses.asdict(self.config)
+        """Give the hyper-parameters as JSON values.
+
+        Without `weights_file`: it names a place on one machine, and the weights
+        themselves are part of the state.
+        """
+        values = dataclasses.asdict(self.config)
+        values.pop("weights_file", None)
+        return values
 
 
 def _backbone_of(
@@ -126,4 +132,8 @@ def _backbone_of(
 ) -> Backbone | None:
     if not cls.needs_weights:
         return None
-    return create_backbone(config.backbone, taps=config.taps, pretrained=pretrained)
+    # A checkpoint holds the weights: the file is needed for a new detector only.
+    file = Path(config.weights_file) if pretrained and config.weights_file else None
+    return create_backbone(
+        config.backbone, taps=config.taps, weights_file=file, pretrained=pretrained
+    )

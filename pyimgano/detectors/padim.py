@@ -48,6 +48,9 @@ class PaDiMConfig:
     sigma_px: float = option(
         4.0, "Gaussian smoothing of the map, in map pixels", low=0.0, high=64.0
     )
+    weights_file: str | None = option(
+        None, "local weights file of the backbone (absolute path); null: its package"
+    )
 
 
 class PaDiM(FeatureDetector):

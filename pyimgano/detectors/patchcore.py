@@ -48,6 +48,16 @@ class PatchCoreConfig:
     sigma_px: float = option(
         4.0, "Gaussian smoothing of the map, in map pixels", low=0.0, high=64.0
     )
+    weights_file: str | None = option(
+        None, "local weights file of the backbone (absolute path); null: its package"
+    )
+
+    def __post_init__(self) -> None:
+        if self.neighbours > 1 and self.neighbours >= self.bank_size:
+            raise ValueError(
+                f"neighbours: found {self.neighbours}, expected fewer than bank_size "
+                f"({self.bank_size})"
+            )
 
 
 class PatchCore(FeatureDetector):

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pyimgano_runtime.bundle import Bundle
 from pyimgano_runtime.infer_config import CategoryConfig, InputRules
 from pyimgano_runtime.predictor import Predictor
 
@@ -44,7 +45,13 @@ def torch_predictor(
     *,
     device: torch.device | str = "cpu",
     threshold: float | None = None,
+    bundle: Bundle | None = None,
 ) -> Predictor:
-    """Give a predictor that runs a fitted detector in torch."""
+    """Give a predictor that runs a fitted detector in torch.
+
+    `bundle`: the one whose thresholds these are, for the rows.
+    """
     engine = TorchEngine(detector, device=device)
-    return Predictor(category, settings, rules, engine, threshold=threshold)
+    return Predictor(
+        category, settings, rules, engine, threshold=threshold, bundle=bundle
+    )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pyimgano_runtime._reader import parse_json
-from pyimgano_runtime.atomic import new_folder, refuse_existing
+from pyimgano_runtime.atomic import new_folder, refuse_replacing
 from pyimgano_runtime.bundle import open_bundle
 from pyimgano_runtime.engine import usable_cores
 from pyimgano_runtime.errors import ConfigError, raise_all
@@ -45,7 +45,8 @@ def run_command(
         ConfigError: options that contradict each other or are missing; all at once.
     """
     engines = parse_engines(compare)
-    refuse_existing(output.absolute(), force=force)
+    keep = [p for p in (run_folder, bundle_folder, manifest_path, root) if p]
+    refuse_replacing(output, force=force, keep=keep)
     trains = dataset is not None
     _refuse_contradictions(
         trains=trains,
@@ -78,7 +79,8 @@ def run_command(
             common,
         )
         bundle = open_bundle(bundle_folder)
-        with new_folder(output, force=force) as folder:
+        keep += filter(None, [request.manifest_path, request.root])
+        with new_folder(output, force=force, keep=keep) as folder:
             return run_benchmark(run, bundle, request, folder, progress=progress)
 
     assert manifest_path is not None
@@ -107,7 +109,7 @@ def run_command(
         split_seed=split_seed,
         **common,
     )
-    with new_folder(output, force=force) as folder:
+    with new_folder(output, force=force, keep=keep) as folder:
         run = train(loaded, folder / "run", force=False, progress=progress)
         export_run(
             run,

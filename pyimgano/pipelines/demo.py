@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pyimgano_runtime._reader import read_json
-from pyimgano_runtime.atomic import new_folder, refuse_existing
+from pyimgano_runtime.atomic import new_folder, refuse_replacing
 from pyimgano_runtime.bundle import open_bundle
 from pyimgano_runtime.errors import ConfigError
 
@@ -93,7 +93,7 @@ def run_demo(
             f'--dataset: found "{plan.dataset}", expected one of {", ".join(DATASETS)}'
         )
     detector_class(plan.model, "--model")
-    refuse_existing(output, force=force)
+    refuse_replacing(output, force=force)
     with new_folder(output, force=force) as folder:
         with tempfile.TemporaryDirectory(prefix="pyimgano-demo-") as workspace:
             overview = _fill(folder, Path(workspace), plan, progress, say)

@@ -20,8 +20,10 @@ from pyimgano_exporters.bundle_writer import (
     write_bundle,
 )
 from pyimgano_runtime._version import __version__
+from pyimgano_runtime.errors import DatasetError
 from pyimgano_runtime.infer_config import InferConfig, InputRules
 
+from ..datasets.fingerprints import changes, picture_digests
 from ..datasets.images import read_ahead
 from ..datasets.manifest import ManifestRow
 from ..datasets.splits import CategorySplit
@@ -66,12 +68,9 @@ def export_run(
     """
     loaded = load_config(run.config_path)
     splits = load_splits(loaded)
+    _refuse_changed_data(run, splits)
     rules = input_rules()
-    categories = [
-        _category(run, split, rules, parity_images)
-        for split in splits
-        if split.category in run.categories
-    ]
+    categories = [_category(run, split, rules, parity_images) for split in splits]
     request = BundleRequest(
         name=name,
         version=version,
@@ -88,7 +87,40 @@ def export_run(
         image_licence=image_licence,
         seed=loaded.config.seed,
     )
-    return write_bundle(output, request, categories, force=force, progress=progress)
+    return write_bundle(
+        output,
+        request,
+        categories,
+        force=force,
+        progress=progress,
+        keep=[run.folder, loaded.manifest_path, *filter(None, [loaded.root])],
+    )
+
+
+def _refuse_changed_data(run: Run, splits: Sequence[CategorySplit]) -> None:
+    """The pictures must be those that trained: parity is measured on the others."""
+    problems = []
+    by_name = {split.category: split for split in splits}
+    for name in run.categories:
+        split = by_name.get(name)
+        if split is None:
+            problems.append(
+                f"{name}: the manifest does not hold this category any more"
+            )
+            continue
+        recorded = run.digests(name)
+        for part, rows in (("train", split.train), ("val", split.val)):
+            found = changes(recorded[part], picture_digests(rows))
+            if found:
+                shown = "; ".join(found[:3]) + ("; ..." if len(found) > 3 else "")
+                problems.append(
+                    f"{name}: {len(found)} {part} pictures changed: {shown}"
+                )
+    if problems:
+        raise DatasetError(
+            "\n".join(problems)
+            + f"\n{run.folder} was trained on other data; restore it or train again"
+        )
 
 
 def held_out_rows(split: CategorySplit) -> tuple[list[ManifestRow], str]:

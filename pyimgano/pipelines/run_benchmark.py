@@ -7,6 +7,7 @@ exactly as a device would run it.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,8 +23,9 @@ from pyimgano_runtime.paths import plain_name
 from pyimgano_runtime.predictor import Prediction, Predictor
 from pyimgano_runtime.rows import scored_row
 
+from ..datasets.fingerprints import fingerprint, picture_digests
 from ..datasets.images import read_training_image
-from ..datasets.manifest import ManifestRow, fingerprint, read_manifest
+from ..datasets.manifest import ManifestRow, read_manifest
 from ..datasets.splits import CategorySplit, split_manifest
 from ..detectors import load_detector
 from ..detectors.interface import Progress
@@ -121,13 +123,39 @@ def _refuse_unmatched(
     if problems:
         raise DatasetError("\n".join([*problems, "train and export these categories"]))
     for split in splits:
-        trained = run.report["categories"][split.category]["data_fingerprint"]
-        exported = bundle.config.training["categories"][split.category]
-        if exported["data_fingerprint"] != trained:
-            raise BundleError(
-                f"{bundle.root}: {split.category} was exported from a run on other "
-                f"data than {run.folder}; export this run again"
-            )
+        _refuse_other_model(split.category, run, bundle)
+        _refuse_trained_pictures(split, run)
+
+
+def _refuse_other_model(category: str, run: Run, bundle: Bundle) -> None:
+    """The bundle must come from this very run."""
+    trained = run.report["categories"][category]
+    exported = bundle.config.training.get("categories", {}).get(category, {})
+    keys = ("detector", "hyper_parameters", "data_fingerprint")
+    # Through JSON: a tuple in a run is a list in a bundle.
+    ours, theirs = (
+        json.dumps([facts.get(key) for key in keys]) for facts in (trained, exported)
+    )
+    thresholds, _ = run.calibration(category)
+    deployed = bundle.config.categories[category].thresholds
+    if ours != theirs or thresholds.image != deployed.image:
+        raise BundleError(
+            f"{bundle.root}: {category} was exported from another run than "
+            f"{run.folder} (detector, options, data or threshold differ); export this "
+            "run again"
+        )
+
+
+def _refuse_trained_pictures(split: CategorySplit, run: Run) -> None:
+    """A picture that trained or calibrated says nothing as a test."""
+    learned = run.digests(split.category)
+    known = set(learned["train"].values()) | set(learned["val"].values())
+    seen = [n for n, d in picture_digests(split.test).items() if d in known]
+    if seen:
+        raise DatasetError(
+            f"{split.category}: {len(seen)} test pictures were trained or calibrated "
+            f"on ({', '.join(seen[:3])}); take the manifest of the run, or other pictures"
+        )
 
 
 def _compare(
@@ -168,6 +196,7 @@ def _compare(
                 (candidate.score, candidate.anomaly_map),
             )
         progress(f"{split.category}: benchmark", done, len(split.test))
+    provenance = first.settings.thresholds.provenance["image"]
     report: dict[str, Any] = {
         "counts": {
             "test_normals": sum(row.label == 0 for row in split.test),
@@ -175,11 +204,10 @@ def _compare(
         },
         "detector": run.report["categories"][split.category]["detector"],
         "fit_seconds": run.report["categories"][split.category]["fit_seconds"],
-        "test_fingerprint": fingerprint(split.test),
+        "test_fingerprint": fingerprint(picture_digests(split.test)),
         "threshold": first.threshold,
-        "promised_false_alarm_rate": first.settings.thresholds.provenance[
-            "image"
-        ].used_false_alarm_rate,
+        "promised_false_alarm_rate": provenance.used_false_alarm_rate,
+        "promise_approximate": provenance.approximate,
         "pixel_metrics": truth.to_json(),
         "decode_ms": latency(decode_ms),
         "engines": {
@@ -205,7 +233,7 @@ def _predictors(
     if "torch" in request.engines:
         detector = load_detector(run.checkpoint(category))
         made["torch"] = torch_predictor(
-            detector, category, onnx.settings, onnx.rules, threshold=onnx.threshold
+            detector, category, onnx.settings, onnx.rules, bundle=bundle
         )
     if "onnx" in request.engines:
         made["onnx"] = onnx

@@ -48,8 +48,9 @@ def print_benchmark(report: dict[str, Any], folder: Path) -> None:
 def _print_category(console: Console, name: str, category: dict[str, Any]) -> None:
     metrics = next(iter(category["engines"].values()))
     promised = category["promised_false_alarm_rate"]
+    word = "about" if category["promise_approximate"] else "at most"
     lines = [
-        f"{name}: promised at most {promised:.2%} false alarms, achieved "
+        f"{name}: promised {word} {promised:.2%} false alarms, achieved "
         f"{number(metrics['false_alarm_rate'])} on "
         f"{category['counts']['test_normals']} test normals; recall "
         f"{number(metrics['recall'])}"

@@ -16,8 +16,9 @@ PLAIN_WIDTH: Final = 120  # columns where the output is no terminal
 
 def open_console() -> Console:
     """Give the console for results on stdout."""
-    console = Console()
-    return console if console.is_terminal else Console(width=PLAIN_WIDTH)
+    # No markup: a category may be called "a[/b]".
+    console = Console(markup=False)
+    return console if console.is_terminal else Console(width=PLAIN_WIDTH, markup=False)
 
 
 def open_table(title: str) -> Table:

@@ -1,7 +1,8 @@
 """The layout of a run folder, written by training and read by everything after it.
 
     run/  config.json  environment.json  report.json
-          categories/<folder>/  report.json  calibration.json  per_image.jsonl
+          categories/<folder>/  report.json  calibration.json  data.json
+                                per_image.jsonl
           checkpoints/<folder>/model.safetensors
 
 `<folder>` is the category's name made safe for every file system; report.json maps
@@ -22,7 +23,7 @@ from typing import Any, Final
 
 from pyimgano_runtime._reader import Fields, dump_json, read_json
 from pyimgano_runtime._version import __version__
-from pyimgano_runtime.atomic import recover_folder, write_text
+from pyimgano_runtime.atomic import finish_swap, write_text
 from pyimgano_runtime.errors import ConfigError, raise_all
 from pyimgano_runtime.infer_config import Calibration, Thresholds
 from pyimgano_runtime.infer_config_reader import read_calibration, read_thresholds
@@ -60,6 +61,12 @@ class Run:
         name: str = self.report["categories"][category]["folder"]
         return self.folder / "checkpoints" / name / "model.safetensors"
 
+    def digests(self, category: str) -> dict[str, dict[str, str]]:
+        """sha256 of the pictures that trained ("train") and calibrated ("val")."""
+        path = self.category_folder(category) / "data.json"
+        payload: dict[str, dict[str, str]] = read_json(path)
+        return {part: payload[part] for part in ("train", "val")}
+
     def calibration(self, category: str) -> tuple[Thresholds, Calibration]:
         """A category's thresholds and calibration scores."""
         path = self.category_folder(category) / "calibration.json"
@@ -79,7 +86,7 @@ def open_run(folder: Path) -> Run:
     Raises:
         ConfigError: no such folder, or not a finished run.
     """
-    recover_folder(folder.absolute())
+    finish_swap(folder)
     if not (folder / "report.json").is_file():
         raise ConfigError(
             f"{folder}: is not a finished run (no report.json); expected the --output "

@@ -13,6 +13,7 @@ from ..detectors import detector_class, detector_config
 from ..metrics.bootstrap import MIN_RESAMPLES
 from ..option_fields import option, options_schema, read_options
 
+FLOAT32_MAX: Final = 3.4028234e38
 RECIPES: Final = ("industrial-adapt",)
 
 
@@ -63,8 +64,12 @@ class CalibrationConfig:
         low=2,
         high=50,
     )
-    threshold: float | None = option(None, 'image threshold for method "fixed"')
-    pixel_threshold: float | None = option(None, 'pixel threshold for method "fixed"')
+    threshold: float | None = option(
+        None, 'image threshold for method "fixed"', low=-FLOAT32_MAX, high=FLOAT32_MAX
+    )
+    pixel_threshold: float | None = option(
+        None, 'pixel threshold for method "fixed"', low=-FLOAT32_MAX, high=FLOAT32_MAX
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,6 @@ load_config -> read_manifest -> split_manifest -> fit -> calibrate -> evaluate
 from __future__ import annotations
 
 import logging
-import resource
 import sys
 import tempfile
 import time
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pyimgano_runtime.atomic import new_folder, refuse_existing
+from pyimgano_runtime.atomic import new_folder, refuse_replacing
 from pyimgano_runtime.decode import decoder_name
 from pyimgano_runtime.errors import ConfigError, DatasetError
 from pyimgano_runtime.infer_config import (
@@ -34,8 +33,9 @@ from pyimgano_runtime.predictor import Predictor
 from pyimgano_runtime.rows import scored_row
 
 from .. import calibration as calibrating
-from ..datasets.images import read_ahead
-from ..datasets.manifest import ManifestRow, fingerprint, read_manifest
+from ..datasets.fingerprints import fingerprint, picture_digests
+from ..datasets.images import inspect_pictures, read_ahead
+from ..datasets.manifest import ManifestRow, read_manifest
 from ..datasets.splits import CategorySplit, folds, split_manifest
 from ..detectors import create_detector, detector_class, save_detector
 from ..detectors.feature_detector import FeatureDetector
@@ -66,6 +66,9 @@ def choose_device(name: str) -> torch.device:
         raise ConfigError(
             'device: found "cuda", but torch sees no GPU; use "auto" or "cpu"'
         )
+    # TF32 keeps 10 bits of a number: scores would be off by more than the tolerance.
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
@@ -77,13 +80,15 @@ def load_splits(loaded: LoadedConfig) -> list[CategorySplit]:
     """
     dataset = loaded.config.dataset
     rows = read_manifest(loaded.manifest_path, root=loaded.root)
-    return split_manifest(
+    splits = split_manifest(
         rows,
         categories=dataset.categories,
         test_normal_fraction=dataset.test_normal_fraction,
         seed=loaded.config.split_seed,
         uses_defects=detector_class(loaded.config.model.name).uses_defects,
     )
+    _refuse_uncalibratable(splits, loaded.config)
+    return splits
 
 
 def train(
@@ -102,12 +107,16 @@ def train(
         ConfigError, DatasetError: refused before anything is written.
     """
     output = output.absolute()
-    refuse_existing(output, force=force)
+    keep = [loaded.path, loaded.manifest_path, *filter(None, [loaded.root])]
+    refuse_replacing(output, force=force, keep=keep)
     device = choose_device(loaded.config.device)
     splits = load_splits(loaded)
-    _refuse_uncalibratable(splits, loaded.config)
+    for split in splits:
+        rows = [*split.train, *split.val, *split.test]
+        keep += {p.parent for r in rows for p in (r.image_path, r.mask_path) if p}
+        inspect_pictures(rows, input_rules())
     names: set[str] = set()
-    with new_folder(output, force=force) as folder:
+    with new_folder(output, force=force, keep=keep) as folder:
         categories = {}
         for split in splits:
             stem = plain_name(split.category, names)
@@ -153,12 +162,20 @@ class CategoryTrainer:
             detector, held_out, rows = self._fit(rules, context)
             fit_seconds = time.perf_counter() - start
         thresholds, calibration = self._calibrate(held_out, rows)
+        digests = {
+            "train": picture_digests(self.split.train),
+            "val": picture_digests(self.split.val),
+        }
         checkpoint = folder / "checkpoints" / stem / "model.safetensors"
         checkpoint.parent.mkdir(parents=True)
         save_detector(detector, checkpoint)
         place = folder / "categories" / stem
         artifacts.write_json(
             place / "calibration.json", calibrating.as_json(thresholds, calibration)
+        )
+        artifacts.write_json(
+            place / "data.json",
+            {"schema_version": artifacts.RUN_SCHEMA_VERSION} | digests,
         )
         settings = category_settings(detector, name, thresholds, calibration)
         predictor = torch_predictor(detector, name, settings, rules, device=self.device)
@@ -168,7 +185,7 @@ class CategoryTrainer:
             "detector": detector.name,
             "hyper_parameters": detector.hyper_parameters(),
             "counts": self._counts(rows),
-            "data_fingerprint": fingerprint(self.split.train),
+            "data_fingerprint": fingerprint(digests["train"]),
             "image_threshold": thresholds.image,
             "pixel_threshold": thresholds.pixel,
             "fit_seconds": fit_seconds,
@@ -271,7 +288,7 @@ class CategoryTrainer:
         return calibrating.calibrate(
             held_out,
             target_false_alarm_rate=chosen.target_false_alarm_rate,
-            fingerprint=fingerprint(rows),
+            fingerprint=fingerprint(picture_digests(rows)),
             set_by=by,
             set_at=at,
         )
@@ -356,6 +373,11 @@ def _absolute(loaded: LoadedConfig) -> WorkbenchConfig:
     return replace(loaded.config, dataset=dataset)
 
 
-def _peak_rss_mb() -> float:
+def _peak_rss_mb() -> float | None:
+    """Give the largest resident memory of this process; None where unknown."""
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1024**2 if sys.platform == "darwin" else 1024)

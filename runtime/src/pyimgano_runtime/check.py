@@ -49,14 +49,21 @@ class CheckReport:
     bundle_sha256: str
     engine: str
     decoder: str
+    categories: tuple[str, ...]
     results: tuple[GoldenResult, ...]
     unlisted: tuple[str, ...]
 
     @property
     def ok(self) -> bool:
-        """Whether at least one golden was replayed and none disagrees."""
-        verdicts = [r.agrees for r in self.results if r.agrees is not None]
-        return bool(verdicts) and all(verdicts)
+        """Whether no golden disagrees and every category was proven by one."""
+        disagrees = any(r.agrees is False for r in self.results)
+        return not disagrees and not self.unproven
+
+    @property
+    def unproven(self) -> tuple[str, ...]:
+        """Categories of which no golden could be judged here."""
+        judged = {r.category for r in self.results if r.agrees is not None}
+        return tuple(name for name in self.categories if name not in judged)
 
     def to_json(self) -> dict[str, Any]:
         """Give the report as a JSON object."""
@@ -67,6 +74,7 @@ class CheckReport:
             "engine": self.engine,
             "decoder": self.decoder,
             "ok": self.ok,
+            "unproven": list(self.unproven),
             "results": [result.to_json() for result in self.results],
             "unlisted": list(self.unlisted),
         }
@@ -90,6 +98,7 @@ def check_bundle(bundle: Bundle, *, threads: int | None = None) -> CheckReport:
         bundle_sha256=bundle.sha256,
         engine=engine,
         decoder=decoder_name(),
+        categories=tuple(bundle.config.categories),
         results=tuple(results),
         unlisted=tuple(bundle.unlisted_files()),
     )

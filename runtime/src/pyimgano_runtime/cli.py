@@ -380,7 +380,8 @@ def _check(options: argparse.Namespace) -> int:
         reason = (
             "the model scores differently here than at export"
             if any(r.agrees is False for r in report.results)
-            else "no golden could be judged here, so nothing is proven about the model"
+            else "no golden could be judged here, so nothing is proven about the model "
+            f"of {', '.join(report.unproven)}"
         )
         raise ParityError(f"{report.bundle}: {reason}")
     return 0

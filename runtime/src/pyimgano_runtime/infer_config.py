@@ -1,8 +1,7 @@
 """The document `infer_config.json`: what a bundle is, as typed objects.
 
 Every field of the JSON is a field of these dataclasses under the same name, so that
-`InferConfig.from_dict(payload, where).to_dict() == payload`. `docs/bundle_format.md`
-says the same in prose.
+`InferConfig.from_dict(payload, where).to_dict() == payload`.
 """
 
 from __future__ import annotations

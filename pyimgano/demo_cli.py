@@ -84,7 +84,7 @@ def _print_table(overview: Overview) -> None:
             f"{c.n_found} of {len(c.defective)}" for c in overview.categories
         ],
         "false alarms promised": [
-            "-" if c.promised is None else f"at most {percent(c.promised)}"
+            "-" if c.promised is None else f"about {percent(c.promised)}"
             for c in overview.categories
         ],
         "false alarms": [

@@ -101,7 +101,7 @@ MUTANTS: Final = (
     Mutant(
         "no room for the parity tolerance above the score",
         "pyimgano/calibration.py",
-        "score + abs(score) * SCORE_TOLERANCE_REL",
+        "score + abs(score) * tolerance",
         "score",
         CONFORMAL,
     ),
@@ -214,8 +214,7 @@ MUTANTS: Final = (
         "pyimgano/datasets/images.py",
         "if pixels.shape[:2] != size:",
         "if False:",
-        TRAIN,
-        "mask_of_another_size",
+        "tests/test_images_masks.py",
     ),
     Mutant(
         "unknown keys are accepted",
@@ -235,10 +234,9 @@ MUTANTS: Final = (
     Mutant(
         "a failed run leaves its half",
         f"{RUNTIME}/atomic.py",
-        "        shutil.rmtree(new, ignore_errors=True)\n        raise\n",
-        "        raise\n",
-        "tests/test_bad_input_train.py",
-        "unreadable",
+        "            shutil.rmtree(new, ignore_errors=True)\n            raise\n",
+        "            raise\n",
+        "runtime/tests/test_atomic.py",
     ),
     Mutant(
         "no antialiasing",

@@ -232,7 +232,7 @@ def test_the_page_shows_the_numbers_that_it_was_given(overview: Overview) -> Non
         overview.headline,
         "3 of 4 (75 %; 95 % interval 30 to 95 %)",
         "1 of 4 (25 %; 95 % interval 5 to 70 %)",
-        "at most 6.2 %",
+        "about 6.2 %",
         "0.938 [0.812, 0.969]",
         "0.719",
         "largest score difference: 0.00003 %",

@@ -123,7 +123,7 @@ def _fill(
     with steps.step(f"Training of {plan.model}") as details:
         run = train(loaded, folder / "run", force=False, progress=progress)
         details += [
-            f"{name}: threshold {score_text(report['image_threshold'])} for at most "
+            f"{name}: threshold {score_text(report['image_threshold'])} for about "
             f"{percent(plan.false_alarm_rate)} false alarms"
             for name, report in run.report["categories"].items()
         ]

@@ -208,9 +208,7 @@ def promise_words(category: CategoryResult, noun: tuple[str, str]) -> str:
     measured = f"Measured on unseen good {noun[1]}: {share_of(alarms, n_good)}"
     if category.promised is None:
         return f"{measured}. A threshold set by hand promises nothing."
-    promised = (
-        f"Promised: at most {percent(category.promised)} of good {noun[1]} flagged"
-    )
+    promised = f"Promised: about {percent(category.promised)} of good {noun[1]} flagged"
     if n_good == 0:
         return f"{promised}. {measured}."
     low, _ = wilson_interval(alarms, n_good)

@@ -117,7 +117,7 @@ def _strip(panel: Any, category: CategoryResult, many: str) -> None:
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(LINE)
     promised = category.promised
-    promise = "" if promised is None else f" (promised: at most {percent(promised)})"
+    promise = "" if promised is None else f" (promised: about {percent(promised)})"
     panel.text(SIDE, 0.9, category.name, size=18, weight="bold", color=INK)
     panel.text(
         0.15,

@@ -154,7 +154,7 @@ def _tiles(overview: Overview) -> list[tuple[str, str, str]]:
         (
             "False alarms",
             f"{n_alarms} of {n_good}",
-            f"promised: at most {percent(max(promised))} of good {many}"
+            f"promised: about {percent(max(promised))} of good {many}"
             if promised
             else "the threshold was set by hand",
         ),
@@ -191,7 +191,7 @@ def _measures(overview: Overview) -> list[tuple[str, str, list[str]]]:
             "False alarms, promised",
             f"share of good {many}",
             [
-                "-" if c.promised is None else f"at most {percent(c.promised)}"
+                "-" if c.promised is None else f"about {percent(c.promised)}"
                 for c in categories
             ],
         ),

@@ -247,8 +247,8 @@ def small_n_message(thresholds: Thresholds) -> str | None:
         return None
     needed = math.ceil(1 / image.requested_false_alarm_rate - 1e-9) - 1
     return (
-        f"{SMALL_N}: {image.n_images} held-out normals can promise at most "
-        f"{image.used_false_alarm_rate:.2%} false alarms, not the requested "
+        f"{SMALL_N}: {image.n_images} held-out normals can promise no "
+        f"false-alarm rate below {image.used_false_alarm_rate:.2%}, not the requested "
         f"{image.requested_false_alarm_rate:.2%}; that takes {needed} normals"
     )
 

@@ -279,7 +279,7 @@ def test_too_few_normals_are_warned_of_with_the_number_needed() -> None:
     )
     message = small_n_message(thresholds)
     assert message is not None
-    assert "24 held-out normals can promise at most 4.00%" in message
+    assert "24 held-out normals can promise no false-alarm rate below 4.00%" in message
     assert "takes 99 normals" in message
 
 

@@ -17,7 +17,8 @@ def model_card(config: InferConfig) -> str:
         + ".",
         "",
         "Scores are raw: higher means more anomalous, there is no upper bound.",
-        "Run it with `pyimgano-runtime infer --bundle .`, prove it on a device with "
+        "Run it with `pyimgano-runtime infer --bundle . PICTURES` (`--category NAME` "
+        "where there are several), prove it on a device with "
         "`pyimgano-runtime check .`.",
     ]
     for name in config.categories:

@@ -154,7 +154,7 @@ def _refuse_trained_pictures(split: CategorySplit, run: Run) -> None:
     if seen:
         raise DatasetError(
             f"{split.category}: {len(seen)} test pictures were trained or calibrated "
-            f"on ({', '.join(seen[:3])}); take the run's own manifest, or other pictures"
+            f"on ({', '.join(seen[:3])}); take the run's manifest, or other pictures"
         )
 
 

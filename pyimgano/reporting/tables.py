@@ -86,6 +86,11 @@ def print_bundle(bundle: Bundle) -> None:
             str(parity.label_flips),
         )
     console.print(table)
+    for name, training in config.training["categories"].items():
+        for warning in training["warnings"]:
+            console.print(f"warning: {name}: {warning}", highlight=False)
+    if not config.parity.goldens:
+        console.print("warning: no goldens: check cannot prove this bundle on a device")
     size = sum(entry.size for entry in config.files) / 1e6
     lines = [
         f"{size:.1f} MB in {len(config.files) + 1} files",

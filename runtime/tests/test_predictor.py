@@ -158,7 +158,7 @@ def test_the_one_category_needs_no_name(predictor: Predictor) -> None:
 
 def test_several_categories_must_be_told_apart_by_name(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "b", categories=("nut", "bolt"))
-    with pytest.raises(BundleError, match="name one of: bolt, nut"):
+    with pytest.raises(BundleError, match=r"name one \(--category\): bolt, nut"):
         Predictor.open(folder)
     with pytest.raises(BundleError, match=r'mean "bolt".*it holds: bolt, nut'):
         Predictor.open(folder, category="blot")

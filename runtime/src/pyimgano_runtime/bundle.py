@@ -97,6 +97,11 @@ def open_bundle(folder: str | os.PathLike[str]) -> Bundle:
         root, FILE_NAME, size=None, sha256=None, max_bytes=MAX_CONFIG_BYTES
     )
     where = str(root / FILE_NAME)
-    payload = parse_json(data, where, error=BundleError)
+    try:
+        payload = parse_json(data, where, error=BundleError)
+    except BundleError as cause:
+        raise BundleError(f"{cause}; is the file damaged? copy the bundle again") from (
+            cause
+        )
     config = InferConfig.from_dict(payload, where)
     return Bundle(root, config, hashlib.sha256(data).hexdigest())

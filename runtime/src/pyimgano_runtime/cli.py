@@ -30,6 +30,8 @@ EXIT_RUNTIME: Final = 5
 EXIT_INTERRUPTED: Final = 130
 SHOWN_UNLISTED: Final = 5
 
+SHOWN_FAILURES: Final = 5
+
 EXIT_TEXT: Final = (
     "exit codes: 0 done; 1 anomaly seen (with --fail-on-anomaly); 2 usage; "
     "3 bundle refused; 4 some inputs failed; 5 runtime or parity failure; "
@@ -204,6 +206,9 @@ def _infer(options: argparse.Namespace) -> int:
             writer.write(row)
             done += 1
             failed += not row["ok"]
+            if row["error"] is not None and options.output and failed <= SHOWN_FAILURES:
+                # The rows go to a file: say on the screen what is wrong.
+                print(f"failed: {row['error']['message']}", file=sys.stderr)
             anomalies += row["label"] == "anomaly"
             if image is not None and prediction is not None:
                 saver.save(path, image, prediction)
@@ -409,6 +414,12 @@ def _print_check(report: Any) -> None:
     agreed = sum(r.agrees is True for r in judged)
     left = len(report.results) - len(judged)
     print("files    all listed files present, size and sha256 correct")
+    print(f"config   infer_config.json has sha256 {report.bundle_sha256}")
+    print("         it lists the others and holds the thresholds, which may be edited:")
+    print("         compare with the sha256 that the export printed")
+    if not report.results:
+        print("verdict  no goldens in this bundle: nothing is proven about the model")
+        return
     print(
         f"verdict  {agreed} of {len(judged)} goldens agree with the trained model"
         + (f", {left} could not be judged here" if left else "")
@@ -454,6 +465,8 @@ def _print_info(bundle: Any) -> None:
                     else ""
                 )
             )
+        for warning in training.get("warnings") or []:
+            print(f"  warning    {warning}")
         if parity is not None:
             print(
                 f"  parity     {parity.label_flips} label flips on {parity.n_images} "

@@ -231,7 +231,7 @@ def select_category(config_names: Sequence[str], name: str | None) -> str:
             return config_names[0]
         raise BundleError(
             f"{FILE_NAME} holds {len(config_names)} categories and none was named; "
-            f"name one of: {listed}"
+            f"name one (--category): {listed}"
         )
     if name not in config_names:
         raise BundleError(

@@ -86,12 +86,13 @@ def benchmark(
     device would. OUTPUT gets report.json, per-image rows and, when trained here, the
     run and the bundle.
     """
-    from .pipelines.benchmark_command import run_command
+    from .pipelines.benchmark_command import BenchmarkOptions, run_command
     from .reporting.benchmark_table import print_benchmark
     from .terminal_progress import TerminalProgress
 
     with TerminalProgress() as progress:
-        report = run_command(output=output, force=force, progress=progress, **options)
+        chosen = BenchmarkOptions(**options)
+        report = run_command(chosen, output=output, force=force, progress=progress)
     if as_json:
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,104 +13,132 @@ from pyimgano_runtime.engine import usable_cores
 from pyimgano_runtime.errors import ConfigError, raise_all
 
 from ..detectors.interface import Progress
-from ..workbench.artifacts import Run, open_run
+from ..workbench.artifacts import open_run
 from ..workbench.config import LoadedConfig, load_config, parse_config
 from ..workbench.runner import train
 from .export_run import export_run
 from .run_benchmark import BenchmarkRequest, parse_engines, run_benchmark
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchmarkOptions:
+    """The command's options as given; None where an option was left out."""
+
+    dataset: str | None
+    manifest_path: Path | None
+    root: Path | None
+    category: tuple[str, ...]
+    model: str | None
+    model_options: str | None
+    manifest_test_normal_fraction: float | None
+    manifest_split_seed: int | None
+    seed: int
+    run_folder: Path | None
+    bundle_folder: Path | None
+    compare: str
+    threads: int | None
+    no_pixel_metrics: bool
+
+    def needed(self) -> list[Path]:
+        """What the output may not replace."""
+        places = (self.run_folder, self.bundle_folder, self.manifest_path, self.root)
+        return [place for place in places if place is not None]
+
+    def request(
+        self,
+        *,
+        manifest_path: Path,
+        root: Path | None,
+        categories: tuple[str, ...],
+        fraction: float,
+        split_seed: int,
+    ) -> BenchmarkRequest:
+        """Give the comparison on this split of this manifest."""
+        return BenchmarkRequest(
+            manifest_path=manifest_path.absolute(),
+            root=root,
+            categories=categories,
+            test_normal_fraction=fraction,
+            split_seed=split_seed,
+            engines=parse_engines(self.compare),
+            pixel_metrics=not self.no_pixel_metrics,
+            bootstrap_resamples=1000,
+            seed=self.seed,
+            threads=self.threads or usable_cores(),
+        )
+
+
 def run_command(
-    *,
-    output: Path,
-    force: bool,
-    progress: Progress,
-    dataset: str | None,
-    manifest_path: Path | None,
-    root: Path | None,
-    category: tuple[str, ...],
-    model: str | None,
-    model_options: str | None,
-    manifest_test_normal_fraction: float | None,
-    manifest_split_seed: int | None,
-    seed: int,
-    run_folder: Path | None,
-    bundle_folder: Path | None,
-    compare: str,
-    threads: int | None,
-    no_pixel_metrics: bool,
+    options: BenchmarkOptions, *, output: Path, force: bool, progress: Progress
 ) -> dict[str, Any]:
     """Run the benchmark that the options describe and give its report.
 
     Raises:
         ConfigError: options that contradict each other or are missing; all at once.
     """
-    engines = parse_engines(compare)
-    keep = [p for p in (run_folder, bundle_folder, manifest_path, root) if p]
-    refuse_replacing(output, force=force, keep=keep)
-    trains = dataset is not None
-    _refuse_contradictions(
-        trains=trains,
-        given={
-            "--manifest-path": manifest_path,
-            "--model": model,
-            "--model-options": model_options,
-            "--run": run_folder,
-            "--bundle": bundle_folder,
-        },
-    )
-    common: dict[str, Any] = {
-        "engines": engines,
-        "pixel_metrics": not no_pixel_metrics,
-        "bootstrap_resamples": 1000,
-        "seed": seed,
-        "threads": threads or usable_cores(),
-    }
-    if not trains:
-        assert run_folder is not None
-        assert bundle_folder is not None
-        run = open_run(run_folder)
-        request = _request_of_run(
-            run,
-            manifest_path,
-            root,
-            category,
-            manifest_test_normal_fraction,
-            manifest_split_seed,
-            common,
-        )
-        bundle = open_bundle(bundle_folder)
-        keep += filter(None, [request.manifest_path, request.root])
-        with new_folder(output, force=force, keep=keep) as folder:
-            return run_benchmark(run, bundle, request, folder, progress=progress)
+    parse_engines(options.compare)
+    refuse_replacing(output, force=force, keep=options.needed())
+    _refuse_contradictions(options)
+    work = _compare_existing if options.dataset is None else _train_and_compare
+    return work(options, output, force, progress)
 
-    assert manifest_path is not None
-    fraction = (
-        0.2 if manifest_test_normal_fraction is None else manifest_test_normal_fraction
+
+def _compare_existing(
+    options: BenchmarkOptions, output: Path, force: bool, progress: Progress
+) -> dict[str, Any]:
+    """Compare a run with a bundle; what is left out comes from the run's config."""
+    assert options.run_folder is not None
+    assert options.bundle_folder is not None
+    run = open_run(options.run_folder)
+    loaded = load_config(run.config_path)
+    dataset = loaded.config.dataset
+    fraction = options.manifest_test_normal_fraction
+    seed = options.manifest_split_seed
+    request = options.request(
+        manifest_path=options.manifest_path or loaded.manifest_path,
+        root=options.root or loaded.root,
+        categories=options.category or dataset.categories,
+        fraction=dataset.test_normal_fraction if fraction is None else fraction,
+        split_seed=loaded.config.split_seed if seed is None else seed,
     )
-    split_seed = seed if manifest_split_seed is None else manifest_split_seed
-    options = parse_json((model_options or "{}").encode(), "--model-options")
-    payload = {
-        "seed": seed,
-        "dataset": {
-            "manifest_path": str(manifest_path.absolute()),
-            "root": None if root is None else str(root.absolute()),
-            "categories": list(category),
-            "test_normal_fraction": fraction,
-            "split_seed": split_seed,
-        },
-        "model": {"name": model or "patchcore", "options": options},
-    }
-    loaded = LoadedConfig(parse_config(payload, "options"), manifest_path.absolute())
-    request = BenchmarkRequest(
-        manifest_path=manifest_path.absolute(),
-        root=root,
-        categories=category,
-        test_normal_fraction=fraction,
-        split_seed=split_seed,
-        **common,
-    )
+    bundle = open_bundle(options.bundle_folder)
+    keep = [*options.needed(), request.manifest_path]
+    keep += [request.root] if request.root is not None else []
     with new_folder(output, force=force, keep=keep) as folder:
+        return run_benchmark(run, bundle, request, folder, progress=progress)
+
+
+def _train_and_compare(
+    options: BenchmarkOptions, output: Path, force: bool, progress: Progress
+) -> dict[str, Any]:
+    """Train and export first; run and bundle stay in the output folder."""
+    assert options.manifest_path is not None
+    fraction = options.manifest_test_normal_fraction
+    seed = options.manifest_split_seed
+    request = options.request(
+        manifest_path=options.manifest_path,
+        root=options.root,
+        categories=options.category,
+        fraction=0.2 if fraction is None else fraction,
+        split_seed=options.seed if seed is None else seed,
+    )
+    text = options.model_options or "{}"
+    payload = {
+        "seed": options.seed,
+        "dataset": {
+            "manifest_path": str(request.manifest_path),
+            "root": None if options.root is None else str(options.root.absolute()),
+            "categories": list(options.category),
+            "test_normal_fraction": request.test_normal_fraction,
+            "split_seed": request.split_seed,
+        },
+        "model": {
+            "name": options.model or "patchcore",
+            "options": parse_json(text.encode(), "--model-options"),
+        },
+    }
+    loaded = LoadedConfig(parse_config(payload, "options"), request.manifest_path)
+    with new_folder(output, force=force, keep=options.needed()) as folder:
         run = train(loaded, folder / "run", force=False, progress=progress)
         export_run(
             run,
@@ -127,34 +156,17 @@ def run_command(
         return run_benchmark(run, bundle, request, folder, progress=progress)
 
 
-def _request_of_run(
-    run: Run,
-    manifest_path: Path | None,
-    root: Path | None,
-    category: tuple[str, ...],
-    fraction: float | None,
-    split_seed: int | None,
-    common: dict[str, Any],
-) -> BenchmarkRequest:
-    """Take what the options leave open from the run's own config."""
-    loaded = load_config(run.config_path)
-    dataset = loaded.config.dataset
-    return BenchmarkRequest(
-        manifest_path=(manifest_path or loaded.manifest_path).absolute(),
-        root=root or loaded.root,
-        categories=category or dataset.categories,
-        test_normal_fraction=(
-            dataset.test_normal_fraction if fraction is None else fraction
-        ),
-        split_seed=loaded.config.split_seed if split_seed is None else split_seed,
-        **common,
-    )
-
-
-def _refuse_contradictions(*, trains: bool, given: dict[str, Any]) -> None:
+def _refuse_contradictions(options: BenchmarkOptions) -> None:
+    given = {
+        "--manifest-path": options.manifest_path,
+        "--model": options.model,
+        "--model-options": options.model_options,
+        "--run": options.run_folder,
+        "--bundle": options.bundle_folder,
+    }
     problems = []
     present = {name for name, value in given.items() if value is not None}
-    if trains:
+    if options.dataset is not None:
         for name in sorted({"--run", "--bundle"} & present):
             problems.append(
                 f"{name}: does not go with --dataset, which trains and exports anew"

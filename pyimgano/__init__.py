@@ -13,10 +13,11 @@ __all__ = ["__version__"]
 
 def _is_installed(distribution: str) -> bool:
     try:
-        _metadata.distribution(distribution)
+        found = _metadata.distribution(distribution)
     except _metadata.PackageNotFoundError:
         return False
-    return True
+    # What a build leaves beside the sources (egg-info) is not an installation.
+    return found.read_text("INSTALLER") is not None
 
 
 def _check_installation() -> None:

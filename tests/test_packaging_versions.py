@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import runpy
+import subprocess
+import sys
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -111,3 +113,36 @@ def test_every_console_script_names_a_function_that_exists() -> None:
     for home in scripts.values():
         module, _, function = home.partition(":")
         assert callable(getattr(import_module(module), function))
+
+
+def test_what_a_build_leaves_beside_the_sources_is_no_installation(
+    tmp_path: Path,
+) -> None:
+    for name in ("pyimgano", "pyimgano_runtime"):
+        left = tmp_path / f"{name}.egg-info"
+        left.mkdir()
+        title = name.replace("_", "-")
+        (left / "PKG-INFO").write_text(f"Metadata-Version: 2.4\nName: {title}\n")
+    done = _import_with(tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_two_installed_copies_of_the_runtime_are_refused(tmp_path: Path) -> None:
+    for name in ("pyimgano", "pyimgano_runtime"):
+        installed = tmp_path / f"{name}-0.6.5.dist-info"
+        installed.mkdir()
+        title = name.replace("_", "-")
+        (installed / "METADATA").write_text(f"Metadata-Version: 2.4\nName: {title}\n")
+        (installed / "INSTALLER").write_text("pip\n")
+    done = _import_with(tmp_path)
+    assert done.returncode == 1
+    assert "run: pip uninstall pyimgano-runtime" in done.stderr
+
+
+def _import_with(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Import pyimgano with `folder` first among the places of distributions."""
+    places = [str(folder), str(REPOSITORY), str(REPOSITORY / "runtime" / "src")]
+    code = f"import sys; sys.path[:0] = {places}; import pyimgano"
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )

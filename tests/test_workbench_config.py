@@ -136,3 +136,19 @@ def test_a_config_cannot_be_changed() -> None:
     assert isinstance(config, WorkbenchConfig)
     with pytest.raises(AttributeError):
         config.seed = 3  # type: ignore[misc]
+
+
+def test_a_misspelt_key_detector_and_option_are_named_together() -> None:
+    payload = {
+        "dataset": {"manifest_path": "m.jsonl", "categorys": []},
+        "model": {"name": "patchcor"},
+    }
+    with pytest.raises(ConfigError) as caught:
+        parse_config(payload, "c.json")
+    assert 'categorys: unknown key (did you mean "categories"?)' in str(caught.value)
+    assert 'no detector "patchcor"' in str(caught.value)
+    payload["model"] = {"name": "patchcore", "options": {"bank_sizes": 5}}
+    with pytest.raises(ConfigError) as caught:
+        parse_config(payload, "c.json")
+    assert "dataset.categorys" in str(caught.value)
+    assert "bank_sizes: unknown key" in str(caught.value)

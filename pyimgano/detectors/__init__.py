@@ -58,12 +58,20 @@ def detector_config(cls: Any, options: Mapping[str, Any], where: str) -> Any:
         ConfigError: unknown options, wrong types, values out of range; all at once.
     """
     problems: list[str] = []
-    try:
-        config = read_options(cls.Config, dict(options), where, problems)
-    except ValueError as cause:  # from the class's own check of options together
-        problems.append(f"{where}: {cause}")
+    config = read_detector_config(cls, options, where, problems)
     raise_all(problems)
     return config
+
+
+def read_detector_config(
+    cls: Any, options: Mapping[str, Any], where: str, problems: list[str]
+) -> Any:
+    """Give the hyper-parameters; what is wrong is appended to `problems`."""
+    try:
+        return read_options(cls.Config, dict(options), where, problems)
+    except ValueError as cause:  # from the class's own check of options together
+        problems.append(f"{where}: {cause}")
+        return None
 
 
 def save_detector(detector: Any, path: Path) -> None:

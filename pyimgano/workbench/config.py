@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from pyimgano_runtime._reader import read_json
-from pyimgano_runtime.errors import raise_all
+from pyimgano_runtime.errors import ConfigError, raise_all
 
-from ..detectors import detector_class, detector_config
+from ..detectors import detector_class, read_detector_config
 from ..metrics.bootstrap import MIN_RESAMPLES
 from ..option_fields import option, options_schema, read_options
 
@@ -150,9 +150,8 @@ def parse_config(payload: Any, where: str) -> WorkbenchConfig:
     """Give the config of a JSON object; see `load_config`."""
     problems: list[str] = []
     config = read_options(WorkbenchConfig, payload, where, problems)
-    raise_all(problems)
-    cls = detector_class(config.model.name, f"{where}: model.name")
-    detector_config(cls, config.model.options, f"{where}: model.options")
+    problems += _detector_problems(config.model, where)
+    raise_all(problems)  # what follows compares values that are right by themselves
     fixed = config.calibration.method == "fixed"
     if fixed and config.calibration.threshold is None:
         problems.append(
@@ -174,6 +173,19 @@ def parse_config(payload: Any, where: str) -> WorkbenchConfig:
         )
     raise_all(problems)
     return config
+
+
+def _detector_problems(model: ModelConfig, where: str) -> list[str]:
+    """What is wrong with the detector's name or its options."""
+    if not model.name:
+        return []  # of a wrong type, which was said already
+    try:
+        cls = detector_class(model.name, f"{where}: model.name")
+    except ConfigError as error:
+        return [str(error)]
+    problems: list[str] = []
+    read_detector_config(cls, model.options, f"{where}: model.options", problems)
+    return problems
 
 
 def config_schema() -> dict[str, Any]:

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,16 +22,28 @@ from typing import Any
 from click.testing import CliRunner
 
 from pyimgano.cli import group
+from pyimgano.datasets.issues import ISSUE_CODES
 from pyimgano.detectors import DETECTORS, detector_class
 from pyimgano.option_fields import options_schema, options_table
 from pyimgano.workbench.config import WorkbenchConfig, config_schema
 from pyimgano_runtime.cli import main as runtime_main
 
 DOCS = Path(__file__).resolve().parent
+sys.path.insert(0, str(DOCS))
+
+import preflight_examples  # noqa: E402 - found through the line above
+
 RESOURCES = DOCS.parent / "pyimgano" / "resources"
 WIDTH = 88
 TRAINING_COMMANDS = (
     (),
+    ("init",),
+    ("manifest",),
+    ("manifest", "create"),
+    ("manifest", "validate"),
+    ("manifest", "stats"),
+    ("manifest", "split"),
+    ("preflight",),
     ("train",),
     ("bundle",),
     ("bundle", "export"),
@@ -76,11 +89,58 @@ def section(title: str, text: str) -> str:
     return f"### `{title}`\n\n```text\n{text.rstrip()}\n```"
 
 
+def preflight_codes() -> str:
+    """Give the table of every code."""
+    lines = ["| code | severity | meaning | what to do |", "|---|---|---|---|"]
+    for code, facts in ISSUE_CODES.items():
+        cells = (f"`{code}`", facts.severity, facts.meaning, facts.advice)
+        escaped = [cell.replace("|", "\\|") for cell in cells]
+        lines.append(f"| {' | '.join(escaped)} |")
+    return "\n".join(lines)
+
+
+def preflight_output() -> str:
+    """Give, for each code, the smallest data set that raises it and its line."""
+    parts = []
+    for code, example in preflight_examples.EXAMPLES.items():
+        with tempfile.TemporaryDirectory() as home:
+            folder = Path(home) / "data"
+            folder.mkdir()
+            report, text = example.run(folder)
+            message = next(i.message for i in report.issues if i.code == code)
+            message = message.replace(f"{folder}/", "").replace(str(folder), ".")
+            message = message.replace(home, "..")
+        shown = shortened(text) if text else example.layout or "(no file)"
+        command = example.command()
+        parts.append(
+            f"### `{code}`\n\n```text\n{shown.rstrip()}\n```\n\n"
+            f"```text\n$ {command}\n{message}\n```"
+        )
+    return "\n\n".join(parts)
+
+
+def shortened(text: str) -> str:
+    """Give the first and the last lines of a longer manifest."""
+    lines = text.splitlines()
+    if len(lines) <= 4:
+        return text
+    return "\n".join([*lines[:2], f"... ({len(lines) - 3} more)", lines[-1]])
+
+
+def preflight_not_shown() -> str:
+    """Give the codes without an example, and why."""
+    reasons = preflight_examples.NOT_SHOWN
+    return "\n".join(f"- `{code}`: {reason}" for code, reason in reasons.items())
+
+
 def blocks() -> dict[str, Callable[[], str]]:
     """Give every generated block by name."""
     table: dict[str, Callable[[], str]] = {
         "training-help": training_help,
         "runtime-help": runtime_help,
+        "preflight-codes": preflight_codes,
+        "preflight-output": preflight_output,
+        "preflight-not-shown": preflight_not_shown,
         "config-options": lambda: options_markdown(WorkbenchConfig),
     }
     for name in DETECTORS:

@@ -17,6 +17,9 @@ from ._version import __version__
 from .command_errors import exit_code_of
 
 COMMANDS: Final = {
+    "init": ("init_cli", "init"),
+    "manifest": ("manifest_cli", "manifest"),
+    "preflight": ("preflight_cli", "preflight"),
     "train": ("train_cli", "train"),
     "benchmark": ("benchmark_cli", "benchmark"),
     "bundle": ("bundle_cli", "bundle"),
@@ -54,7 +57,10 @@ def group() -> None:
 
     \b
     A project's life:
-      pyimgano train --config config.json --output run
+      pyimgano init part
+      pyimgano manifest create --from part
+      pyimgano preflight --config part/config.json
+      pyimgano train --config part/config.json --output run
       pyimgano bundle export --run run --output bundle
       pyimgano-runtime check bundle
       pyimgano-runtime infer --bundle bundle photos/

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from .command_errors import exit_code_of
+from .command_errors import EXIT_REFUSED, exit_code_of
 
 
 @click.command(
@@ -36,6 +36,12 @@ from .command_errors import exit_code_of
 @click.option(
     "--dry-run", is_flag=True, help="Print the effective config as JSON and stop."
 )
+@click.option(
+    "--preflight",
+    is_flag=True,
+    help="Examine the data, pictures decoded, print the report as JSON and stop; "
+    "exit code 2 if it holds errors.",
+)
 @click.option("--force", is_flag=True, help="Replace an existing run folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def train(
@@ -43,25 +49,41 @@ def train(
     output: Path | None,
     device: str | None,
     dry_run: bool,
+    preflight: bool,
     force: bool,
     as_json: bool,
-) -> None:
-    """Train every category of a config and write a run folder."""
+) -> int:
+    """Train every category of a config and write a run folder.
+
+    The list of pictures is checked first; --preflight also decodes every picture and
+    looks for duplicates, and "pyimgano preflight" shows the same as a table or page.
+    """
     from dataclasses import replace
+
+    from pyimgano_runtime.errors import ConfigError
 
     from .reporting.tables import print_run
     from .terminal_progress import TerminalProgress
     from .workbench.config import load_config
+    from .workbench.preflight import run_preflight
     from .workbench.runner import load_splits
     from .workbench.runner import train as run_training
 
+    if dry_run and preflight:
+        raise ConfigError("--dry-run, --preflight: give one of them")
     loaded = load_config(config_path)
     if device is not None:
         loaded = replace(loaded, config=replace(loaded.config, device=device))
     if dry_run:
         load_splits(loaded)
         click.echo(json.dumps(loaded.config.to_dict(), indent=2, ensure_ascii=False))
-        return
+        return 0
+    if preflight:
+        with TerminalProgress() as progress:
+            report = run_preflight(loaded, progress=progress)
+        payload = {"preflight": report.to_json()}
+        click.echo(json.dumps(payload, indent=2, ensure_ascii=False))
+        return EXIT_REFUSED if report.has_errors else 0
     folder = output or Path("runs") / config_path.stem
     with TerminalProgress() as progress:
         run = run_training(loaded, folder, force=force, progress=progress)
@@ -69,6 +91,7 @@ def train(
         click.echo(json.dumps(run.report, indent=2, ensure_ascii=False))
     else:
         print_run(run.report, run.folder)
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -113,16 +113,30 @@ def test_a_picture_on_two_rows(refused: Callable[..., str], manifest: Path) -> N
     assert "is the picture of line 1 already; keep one of them" in error
 
 
-def test_a_mask_of_zeros_and_ones(refused: Callable[..., str], manifest: Path) -> None:
+def test_a_mask_of_zeros_and_ones_is_left_out_and_said(
+    run_cli: Run,
+    make_config: Callable[..., Path],
+    manifest: Path,
+    tmp_path: Path,
+) -> None:
     def darken(rows: Rows) -> None:
         path = manifest.parent / rows[-1]["mask_path"]
         path = path.rename(path.with_suffix(".npy"))
         np.save(path, np.eye(32, dtype=np.uint8))
         rows[-1]["mask_path"] = path.relative_to(manifest.parent).as_posix()
 
-    error = refused(rows=darken)
-    assert "mask values reach from 0 to 1, " in error
-    assert "make the defect 255" in error
+    rows = read_rows(manifest)
+    darken(rows)
+    write_manifest(manifest, rows)
+    output = tmp_path / "run"
+    result = run_cli("train", "--config", make_config(manifest), "--output", output)
+    assert result.code == 0
+    report = json.loads((output / "report.json").read_text("utf-8"))
+    (category,) = report["categories"].values()
+    assert category["pixel_metrics"]["anomalies_with_empty_mask"] == 1
+    (warning,) = [w for w in category["warnings"] if w.startswith("MASK_EMPTY")]
+    assert rows[-1]["image_path"] in warning
+    assert "make the defect 255, or state mask_above" in warning
 
 
 def test_an_unreadable_picture(refused: Callable[..., str], manifest: Path) -> None:
@@ -161,7 +175,7 @@ def test_a_label_without_meaning(refused: Callable[..., str], manifest: Path) ->
 
 def test_a_category_that_is_not_there(refused: Callable[..., str]) -> None:
     error = refused(config=lambda c: c["dataset"].update(categories=["braket"]))
-    assert 'the manifest has no "braket" (did you mean "bracket"?)' in error
+    assert 'the data set has no "braket" (did you mean "bracket"?)' in error
     assert "it holds: bracket" in error
 
 

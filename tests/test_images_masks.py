@@ -11,7 +11,7 @@ import pytest
 
 from factories import corrupt_copy
 from pyimgano.datasets.images import inspect_pictures, read_mask
-from pyimgano.datasets.manifest import ManifestRow
+from pyimgano.datasets.rows import ManifestRow
 from pyimgano.workbench.runner import input_rules
 from pyimgano_runtime.errors import DatasetError
 
@@ -57,11 +57,12 @@ def turned_jpeg(path: Path, height: int, width: int) -> Path:
 def row(image: Path, mask: Path | None = None, *, line: int = 1) -> ManifestRow:
     return ManifestRow(
         image=image.name,
-        image_path=image,
+        folder=image.parent,
         category="part",
         split="test",
         label=0 if mask is None else 1,
-        mask_path=mask,
+        mask=None if mask is None else mask.name,
+        mask_folder=None if mask is None else mask.parent,
         group_id=None,
         line=line,
     )
@@ -73,26 +74,35 @@ def problem(*rows: ManifestRow) -> str:
     return str(caught.value)
 
 
-def test_a_mask_of_zeros_and_ones_is_refused_with_its_values(tmp_path: Path) -> None:
+def test_a_mask_of_zeros_and_ones_marks_nothing_unless_it_says_so(
+    tmp_path: Path,
+) -> None:
     path = save(tmp_path / "mask.npy", [[0, 1], [1, 0]])
-    with pytest.raises(DatasetError) as caught:
-        read_mask(path, (2, 2), RULES)
-    assert str(caught.value).startswith(f"{path}: mask values reach from 0 to 1, ")
-    assert "make the defect 255" in str(caught.value)
+    assert read_mask(path, (2, 2), RULES) is None
+    mask = read_mask(path, (2, 2), RULES, above=0)
+    assert mask is not None
+    assert mask.tolist() == [[False, True], [True, False]]
 
 
-def test_a_mask_that_is_a_little_too_dark_is_refused(tmp_path: Path) -> None:
-    path = save(tmp_path / "mask.npy", [[3, 127]])
-    with pytest.raises(DatasetError, match="mask values reach from 3 to 127, "):
-        read_mask(path, (1, 2), RULES)
+def test_half_of_white_is_no_defect_and_one_more_is(tmp_path: Path) -> None:
+    path = save(tmp_path / "mask.npy", [[127, 128]])
+    mask = read_mask(path, (1, 2), RULES)
+    assert mask is not None
+    assert mask.tolist() == [[False, True]]
 
 
-def test_a_black_mask_is_refused_as_empty(tmp_path: Path) -> None:
-    path = save(tmp_path / "mask.npy", np.zeros((2, 2)))
-    with pytest.raises(DatasetError) as caught:
-        read_mask(path, (2, 2), RULES)
-    assert str(caught.value).startswith(f"{path}: mask is empty, all its values are 0")
-    assert "make the defect 255" in str(caught.value)
+def test_a_black_mask_marks_nothing(tmp_path: Path) -> None:
+    assert read_mask(save(tmp_path / "m.npy", np.zeros((2, 2))), (2, 2), RULES) is None
+
+
+def test_the_masks_of_a_folder_are_joined(tmp_path: Path) -> None:
+    folder = tmp_path / "000"
+    folder.mkdir()
+    save(folder / "000.npy", [[255, 0, 0]])
+    save(folder / "001.npy", [[0, 0, 255]])
+    mask = read_mask(folder, (1, 3), RULES)
+    assert mask is not None
+    assert mask.tolist() == [[True, False, True]]
 
 
 def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
@@ -104,6 +114,7 @@ def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
 def test_a_png_of_one_bit_is_a_mask(tmp_path: Path) -> None:
     path = png(tmp_path / "mask.png", [b"\x50", b"\x00"], 4, bit_depth=1)
     mask = read_mask(path, (2, 4), RULES)
+    assert mask is not None
     assert mask.tolist() == [[False, True, False, True], [False] * 4]
 
 

@@ -47,8 +47,8 @@ def test_paths_stand_on_the_folder_of_the_file(tmp_path: Path) -> None:
     dataset = {"manifest_path": "../data/m.jsonl", "root": "pictures"}
     path.write_text(json.dumps({"dataset": dataset}))
     loaded = load_config(path)
-    assert loaded.manifest_path == tmp_path / "data/m.jsonl"
-    assert loaded.root == tmp_path / "configs/pictures"
+    assert loaded.source.manifest_path == tmp_path / "data/m.jsonl"
+    assert loaded.source.root == tmp_path / "configs/pictures"
 
 
 def test_the_split_seed_is_the_runs_unless_it_is_named() -> None:
@@ -65,7 +65,10 @@ def test_the_split_seed_is_the_runs_unless_it_is_named() -> None:
             {"dataset": {"manifest_pat": "m"}},
             'dataset.manifest_pat: unknown key (did you mean "manifest_path"?)',
         ),
-        ({"dataset": {}}, "dataset.manifest_path: missing"),
+        (
+            {"dataset": {"name": "mvtec", "root": ".", "manifest_path": "m"}},
+            'dataset.manifest_path: has no effect with dataset.name "mvtec"',
+        ),
         ({"seed": "1"}, 'seed: found "1", expected a whole number'),
         ({"seed": -1}, "seed: found -1"),
         ({"device": "gpu"}, 'device: found "gpu", expected one of "auto"'),

@@ -19,8 +19,10 @@ from sklearn.metrics import roc_auc_score
 
 from conftest import SMALL_OPTIONS, CommandResult, Exported
 from factories import read_rows, write_dataset, write_manifest
+from pyimgano.datasets.fingerprints import fingerprint, picture_digests
 from pyimgano.datasets.images import read_ahead, read_mask
-from pyimgano.datasets.manifest import ManifestRow, fingerprint, read_manifest
+from pyimgano.datasets.manifest import read_manifest
+from pyimgano.datasets.rows import ManifestRow
 from pyimgano.datasets.splits import folds
 from pyimgano.detectors import create_detector, load_detector
 from pyimgano.detectors.interface import FitContext
@@ -217,7 +219,7 @@ def test_val_rows_calibrate_where_there_are_some(
     image = thresholds.provenance["image"]
     val = rows_of(manifest, "val")
     assert (image.source, image.n_images, image.approximate) == ("val", 9, False)
-    assert image.fingerprint == fingerprint(val)
+    assert image.fingerprint == fingerprint(picture_digests(val))
     scores = scores_of(load_detector(run.checkpoint("bracket")), val)
     assert list(kept.image_scores) == sorted(scores)
     assert image.warnings == ()
@@ -238,7 +240,7 @@ def test_val_rows_are_not_trained_on(
     assert all(torch.equal(expected[key], value) for key, value in found.items())
     report = report_of(run.folder)
     assert report["counts"]["train_normals"] == 8
-    assert report["data_fingerprint"] == fingerprint(train)
+    assert report["data_fingerprint"] == fingerprint(picture_digests(train))
 
 
 def test_without_val_rows_each_normal_is_scored_by_a_model_that_never_saw_its_group(
@@ -343,10 +345,8 @@ def test_pixel_metrics_are_those_of_the_maps_at_mask_size(
         with torch.inference_mode():
             _, maps = detector(torch.from_numpy(image[None]))
         values.append(map_to_image(maps[0].numpy(), size).ravel())
-        mask = np.zeros(size, np.bool_)
-        if row.mask_path is not None:
-            mask = read_mask(row.mask_path, size, rules)
-        truth.append(mask.ravel())
+        mask = read_mask(row.mask_path, size, rules)
+        truth.append((np.zeros(size, np.bool_) if mask is None else mask).ravel())
     expected = roc_auc_score(np.concatenate(truth), np.concatenate(values))
     # Pixels are counted in bins of the map's values.
     assert report_of(made.run)["pixel_auroc"] == pytest.approx(expected, abs=1e-3)
@@ -406,6 +406,7 @@ def test_grey_levels_above_half_are_defect(tmp_path: Path) -> None:
     levels = np.array([[0, 127], [128, 255]], np.uint8)
     np.save(tmp_path / "mask.npy", levels)
     mask = read_mask(tmp_path / "mask.npy", (2, 2), input_rules())
+    assert mask is not None
     assert mask.tolist() == [[False, False], [True, True]]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 
-from .manifest import ManifestRow
+from .rows import ManifestRow
 
 
 def picture_digests(rows: Iterable[ManifestRow]) -> dict[str, str]:

@@ -15,7 +15,9 @@ from pyimgano_runtime.decode import inspect_image, read_image
 from pyimgano_runtime.errors import DatasetError, ImageError
 from pyimgano_runtime.infer_config import InputRules
 
-from .manifest import ManifestRow, raise_listed
+from .issues import raise_listed
+from .layouts.folder_pictures import picture_names
+from .rows import MASK_ABOVE, ManifestRow
 
 Image = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -27,7 +29,7 @@ AHEAD: Final = 8  # decoded pictures that may wait
 def inspect_pictures(rows: Sequence[ManifestRow], rules: InputRules) -> None:
     """Refuse rows whose picture or mask cannot be used, without decoding any.
 
-    What only a decoder meets, and a mask too dark to mark anything, is found later.
+    What only a decoder meets is found by preflight or later.
 
     Raises:
         DatasetError: unreadable, cut off or refused files, masks of another size than
@@ -35,22 +37,20 @@ def inspect_pictures(rows: Sequence[ManifestRow], rules: InputRules) -> None:
     """
     problems: list[str] = []
     for row in rows:
-        picture = mask = None
+        picture = None
         try:
             picture = inspect_image(row.image_path, rules)
         except ImageError as error:
             problems.append(_picture_problem(row, error))
-        if row.mask_path is None:
-            continue
-        try:
-            mask = inspect_image(row.mask_path, rules)
-        except ImageError as error:
-            problems.append(f"manifest line {row.line}: {_mask_problem(error)}")
-        if picture is None or mask is None or row.label == 0:
-            continue
-        if mask.size != picture.size:
-            found = _size_problem(row.mask_path, mask.size, picture.size)
-            problems.append(f"manifest line {row.line}: {found}")
+        for path in mask_files(row.mask_path):
+            try:
+                mask = inspect_image(path, rules)
+            except ImageError as error:
+                problems.append(f"{_place(row)}{mask_problem(error)}")
+                continue
+            if picture is not None and row.label == 1 and mask.size != picture.size:
+                found = size_problem(path, mask.size, picture.size)
+                problems.append(f"{_place(row)}{found}")
     raise_listed(problems)
 
 
@@ -66,42 +66,58 @@ def read_training_image(row: ManifestRow, rules: InputRules) -> Image:
         raise DatasetError(_picture_problem(row, cause)) from cause
 
 
-def read_mask(path: Path, size: tuple[int, int], rules: InputRules) -> Mask:
-    """Give an anomaly's mask (H, W): true where the picture is brighter than half.
+def mask_files(path: Path | None) -> list[Path]:
+    """Give the files of a mask: none, one, or all those of a folder."""
+    if path is None:
+        return []
+    if not path.is_dir():
+        return [path]
+    return [path / name for name in picture_names(path)]
+
+
+def read_mask(
+    path: Path | None,
+    size: tuple[int, int],
+    rules: InputRules,
+    *,
+    above: int = MASK_ABOVE,
+) -> Mask | None:
+    """Give a mask (H, W): true where the picture is brighter than `above`.
+
+    The pictures of a folder are joined. None where there is no mask, or where it marks
+    nothing.
 
     Raises:
-        DatasetError: unreadable, not of the picture's size, or marking nothing.
+        DatasetError: unreadable, or not of the picture's size.
     """
-    try:
-        pixels = read_image(path, rules)
-    except ImageError as cause:
-        raise DatasetError(_mask_problem(cause)) from cause
-    if pixels.shape[:2] != size:
-        raise DatasetError(_size_problem(path, pixels.shape[:2], size))
-    levels = pixels[:, :, 0]
-    mask: Mask = levels > 127
-    if mask.any():
-        return mask
-    if not pixels.any():
-        raise DatasetError(
-            f"{path}: mask is empty, all its values are 0, but its picture is an "
-            "anomaly; make the defect 255 (white), or give the row no mask"
-        )
-    raise DatasetError(
-        f"{path}: mask values reach from {levels.min()} to {levels.max()}, a defect is "
-        "expected above half of 255; make the defect 255 (white) and all else 0"
-    )
+    joined: Mask | None = None
+    for file in mask_files(path):
+        try:
+            pixels = read_image(file, rules)
+        except ImageError as cause:
+            raise DatasetError(mask_problem(cause)) from cause
+        if pixels.shape[:2] != size:
+            raise DatasetError(size_problem(file, pixels.shape[:2], size))
+        marked: Mask = pixels[:, :, 0] > above
+        joined = marked if joined is None else joined | marked
+    return joined if joined is not None and joined.any() else None
 
 
 def _picture_problem(row: ManifestRow, error: ImageError) -> str:
-    return f"manifest line {row.line}: {error}; replace the picture or remove the row"
+    return f"{_place(row)}{error}; replace the picture or remove the row"
 
 
-def _mask_problem(error: ImageError) -> str:
+def _place(row: ManifestRow) -> str:
+    return f"manifest line {row.line}: " if row.line else ""
+
+
+def mask_problem(error: ImageError) -> str:
+    """Say that a mask cannot be read."""
     return f"mask {error}; replace the mask"
 
 
-def _size_problem(path: Path, found: tuple[int, ...], picture: tuple[int, int]) -> str:
+def size_problem(path: Path, found: tuple[int, ...], picture: tuple[int, int]) -> str:
+    """Say that a mask is not of its picture's size."""
     return (
         f"{path}: mask is {found[0]}x{found[1]}, its picture is "
         f"{picture[0]}x{picture[1]} (height x width); make them the same size"

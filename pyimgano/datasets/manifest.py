@@ -9,41 +9,32 @@ a category. Lines that begin with # are comments.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath, PureWindowsPath
+import os
+import re
+import stat
+import sys
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from pyimgano_runtime._reader import Fields, parse_json
+from pyimgano_runtime._reader import Fields, Problem, parse_json
 from pyimgano_runtime.errors import DatasetError
+
+from .issues import IssueLog
+from .rows import MASK_ABOVE, ManifestRow
 
 SPLITS: Final = ("train", "val", "test")
 LABELS: Final = {0: 0, 1: 1, "normal": 0, "good": 0, "anomaly": 1, "defect": 1}
 MAX_CATEGORY_NAME: Final = 100  # characters, as in a bundle's infer_config.json
-MAX_LISTED: Final = 20
 MAX_SHOWN: Final = 200  # characters of a path in a message
-
-
-@dataclass(frozen=True, slots=True)
-class ManifestRow:
-    """One picture of a manifest."""
-
-    image: str  # as written in the manifest: the stable name of this picture
-    image_path: Path  # where it was found
-    category: str
-    split: str | None  # "train", "val", "test", or None: to be assigned
-    label: int  # 0 normal, 1 anomaly
-    mask_path: Path | None
-    group_id: str | None  # pictures of one part: never divided between splits
-    line: int
-    meta: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def group(self) -> str:
-        """The group, or the picture itself where it has none."""
-        return f"group:{self.group_id}" if self.group_id else f"image:{self.image}"
+MAX_LINE: Final = 1024 * 1024  # bytes; a row has a few hundred
+# Absolute, with a drive, or with a step up; on Windows \\ parts folders as well.
+ESCAPES: Final = re.compile(r"\A[/\\]|\A[A-Za-z]:|(?:\A|[/\\])\.\.(?:[/\\]|\Z)")
+POSITION: Final = re.compile(r": line \d+, column (\d+): ")
 
 
 def read_manifest(path: Path, *, root: Path | None = None) -> list[ManifestRow]:
@@ -54,100 +45,239 @@ def read_manifest(path: Path, *, root: Path | None = None) -> list[ManifestRow]:
             no rows, files that do not exist, a picture twice in a category; all
             problems of the lines, the first 20 in words.
     """
-    data = _read_bytes(path)
-    if root is not None and not _is_there(root, Path.is_dir):
-        raise DatasetError(
-            f"{root}: no such folder; set dataset.root (--root) to the folder of the "
-            "pictures, or leave it out"
-        )
-
-    rows: list[ManifestRow] = []
-    problems: list[str] = []
-    first_lines: dict[tuple[str, Path], int] = {}
-    for number, line in enumerate(data.split(b"\n"), start=1):
-        text = line.strip()
-        if not text or text.startswith(b"#"):
-            continue
-        where = f"{path}:{number}"
-        try:
-            payload = parse_json(text, where, error=DatasetError)
-        except DatasetError as error:
-            problems.append(str(error))
-            continue
-        if not isinstance(payload, dict):
-            problems.append(f"{where}: expected an object {{...}} on each line")
-            continue
-        before = len(problems)
-        row = _read_row(payload, where, number, path.parent, root, problems)
-        if len(problems) > before:
-            continue
-        rows.append(row)
-        # Resolved, for "./a.png" and a link to a.png are the same picture.
-        picture = (row.category, row.image_path.resolve())
-        first = first_lines.setdefault(picture, number)
-        if first != number:
-            problems.append(
-                f"{where}: image_path: {_shown(row.image)} is the picture of line "
-                f"{first} already; keep one of them"
-            )
-    raise_listed(problems)
-    if not rows:
-        raise DatasetError(f"{path}: holds no rows; expected one picture a line")
+    log = IssueLog()
+    rows = scan_manifest(path, log, root=root)
+    log.raise_errors()
     return rows
 
 
-def _read_bytes(path: Path) -> bytes:
+def scan_manifest(
+    path: Path, log: IssueLog, *, root: Path | None = None
+) -> list[ManifestRow]:
+    """Give the rows that can be read, and log what is wrong with the others.
+
+    A row whose picture or mask is missing is logged and left out.
+    """
+    if root is not None and not _is_there(str(root), stat.S_ISDIR):
+        log.add(
+            "DATASET_ROOT_MISSING",
+            f"{root}: no such folder; set dataset.root (--root) to the folder of the "
+            "pictures, or leave it out",
+            root=str(root),
+        )
+        root = None
+    reader = _ManifestReader(path, root, log)
+    n_lines = 0
     try:
-        if path.is_dir():
-            raise DatasetError(
-                f"{path}: is a folder, expected a JSONL file; "
-                "name the manifest inside it"
-            )
-        return path.read_bytes()
-    except FileNotFoundError as cause:
-        raise DatasetError(
+        for number, line in _lines(path, log):
+            n_lines += 1
+            reader.read(number, line)
+    except FileNotFoundError:
+        log.add(
+            "MANIFEST_NOT_FOUND",
             f"{path}: no such manifest; expected a JSONL file with one picture a line, "
-            "check the path"
-        ) from cause
+            "check the path",
+            path=str(path),
+        )
     except (OSError, ValueError) as cause:  # ValueError: a NUL in the path
-        raise DatasetError(
-            f"{path}: cannot be read ({getattr(cause, 'strerror', None) or cause}); "
-            "check the path and its permissions"
-        ) from cause
+        reason = getattr(cause, "strerror", None) or str(cause)
+        log.add(
+            "MANIFEST_NOT_READABLE",
+            f"{path}: cannot be read ({reason}); check the path and its permissions",
+            path=str(path),
+            reason=reason,
+        )
+    else:
+        if not n_lines and not log.n_errors:
+            log.add(
+                "MANIFEST_EMPTY",
+                f"{path}: holds no rows; expected one picture a line",
+                path=str(path),
+            )
+    return reader.rows
 
 
-def _read_row(
-    payload: Any,
-    where: str,
-    number: int,
-    folder: Path,
-    root: Path | None,
-    problems: list[str],
-) -> ManifestRow:
-    fields = Fields(payload, where, problems)
-    image = fields.text("image_path")
-    category = _read_category(fields)
-    split = fields.maybe("split", lambda key: fields.text(key, choices=SPLITS))
-    label = _read_label(fields, split)
-    mask = fields.maybe("mask_path", fields.text)
-    group_id = fields.maybe("group_id", fields.text)
-    meta = fields.maybe("meta", fields.raw)
-    if meta is None:
-        meta = {}
-    elif not isinstance(meta, dict):
-        fields.problem("meta", "expected an object {...} or null")
-    fields.finish()
-    return ManifestRow(
-        image=image,
-        image_path=_resolve(fields, "image_path", image, folder, root),
-        category=category,
-        split=split,
-        label=label,
-        mask_path=(_resolve(fields, "mask_path", mask, folder, root) if mask else None),
-        group_id=group_id,
-        line=number,
-        meta=meta,
-    )
+def _lines(path: Path, log: IssueLog) -> Iterator[tuple[int, bytes]]:
+    """Give (number, text) of every line that is neither blank nor a comment."""
+    # Looked at first: to open a FIFO would wait for a writer that never comes.
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        folder = stat.S_ISDIR(mode)
+        log.add(
+            "MANIFEST_NOT_READABLE",
+            f"{path}: is {'a folder' if folder else 'no regular file'}, expected a "
+            f"JSONL file; name the manifest {'inside it' if folder else 'itself'}",
+            path=str(path),
+        )
+        return
+    number = 0
+    with path.open("rb") as stream:
+        while line := stream.readline(MAX_LINE + 1):
+            number += 1
+            if len(line) > MAX_LINE:
+                log.add(
+                    "MANIFEST_INVALID_JSON",
+                    f"{path}:{number}: more than {MAX_LINE:,} bytes on one line; this "
+                    "is no JSONL manifest, write one picture a line",
+                    line=number,
+                    column=1,
+                )
+                return
+            text = line.strip()
+            if text and not text.startswith(b"#"):
+                yield number, text
+
+
+class _ManifestReader:
+    """Turns lines into rows; knows what earlier lines held."""
+
+    def __init__(self, path: Path, root: Path | None, log: IssueLog) -> None:
+        self.rows: list[ManifestRow] = []
+        self._path = path
+        self._folders = [path.parent] if root is None else [path.parent, root]
+        self._log = log
+        # Of each category the pictures, hashed, and their first lines.
+        self._lines_of: defaultdict[str, dict[int, int]] = defaultdict(dict)
+
+    def read(self, number: int, text: bytes) -> None:
+        """Read one line; a row that is right goes to `rows`."""
+        where = f"{self._path}:{number}"
+        try:
+            payload = parse_json(text, where, error=DatasetError)
+        except DatasetError as error:
+            position = POSITION.search(str(error))
+            column = int(position[1]) if position else 1
+            message = str(error)
+            if position:  # the line is in front of it already
+                message = message.replace(position[0], f": column {column}: ", 1)
+            self._log.add("MANIFEST_INVALID_JSON", message, line=number, column=column)
+            return
+        if not isinstance(payload, dict):
+            self._log.add(
+                "MANIFEST_INVALID_JSON",
+                f"{where}: expected an object {{...}} on each line",
+                line=number,
+                column=1,
+            )
+            return
+        before = self._log.n_errors
+        row = self._row(payload, where, number)
+        if self._log.n_errors == before and self._is_new(row, where):
+            self.rows.append(row)
+
+    def _row(self, payload: dict[str, Any], where: str, number: int) -> ManifestRow:
+        problems: list[str] = []
+        fields = Fields(payload, where, problems)
+        image = fields.text("image_path")
+        category = _read_category(fields)
+        split = fields.maybe("split", lambda key: fields.text(key, choices=SPLITS))
+        label = _read_label(fields, split)
+        mask = fields.maybe("mask_path", fields.text)
+        mask_above = fields.integer("mask_above", MASK_ABOVE, low=0, high=254)
+        group_id = fields.maybe("group_id", fields.text)
+        meta = fields.maybe("meta", fields.raw)
+        if meta is None:
+            meta = {}
+        elif not isinstance(meta, dict):
+            fields.problem("meta", "expected an object {...} or null")
+        fields.finish()
+        for problem in problems:
+            assert isinstance(problem, Problem)
+            facts: dict[str, Any] = {"field": problem.field}
+            if problem.suggestion is not None:
+                facts["suggestion"] = problem.suggestion
+            self._log.add("MANIFEST_INVALID_RECORD", problem, line=number, **facts)
+        return ManifestRow(
+            image=image,
+            folder=self._find("image", image, where, number),
+            category=sys.intern(category),
+            split=split if split is None else sys.intern(split),
+            label=label,
+            mask=mask or None,
+            mask_folder=self._find("mask", mask, where, number) if mask else None,
+            mask_above=mask_above,
+            group_id=group_id,
+            line=number,
+            meta=meta,
+        )
+
+    def _find(self, kind: str, written: str, where: str, number: int) -> Path:
+        """Give the folder that holds a file: beside the manifest, then the root."""
+        own = self._folders[0]
+        if not written:
+            return own  # reported
+        key = f"{kind}_path"
+        if ESCAPES.search(written):
+            self._log.add(
+                "MANIFEST_PATH_ESCAPE",
+                f"{where}: {key}: {_shown(written)} is absolute or leaves its folder; "
+                "write it relative to the manifest, or set dataset.root (--root) to "
+                "the folder of the pictures",
+                line=number,
+                field=key,
+                path=written,
+            )
+            return own
+        for folder in self._folders:
+            if _is_there(f"{folder}/{written}", stat.S_ISREG):
+                return folder
+            # The layout of MVTec LOCO: a folder with one mask for each defect.
+            if kind == "mask" and _is_there(f"{folder}/{written}", stat.S_ISDIR):
+                return folder
+        looked = " or ".join(str(folder) for folder in self._folders)
+        near = _near_name(self._folders, written)
+        hint = f' (did you mean "{near}"?)' if near else ""
+        facts: dict[str, Any] = {"suggestion": near} if near else {}
+        self._log.add(
+            f"MANIFEST_MISSING_{kind.upper()}",
+            f"{where}: {key}: {_shown(written)} is no file in {looked}{hint}; correct "
+            "the path or set dataset.root (--root)",
+            line=number,
+            field=key,
+            path=written,
+            **facts,
+        )
+        return own
+
+    def _is_new(self, row: ManifestRow, where: str) -> bool:
+        # Resolved, for "./a.png" and a link to a.png are the same picture. The text
+        # itself would cost more memory than the row: of 10^5 pictures, two share a
+        # hash of 64 bits with a chance of 3e-10.
+        picture = hash(real_path(row.folder, row.image))
+        first = self._lines_of[row.category].setdefault(picture, row.line)
+        if first == row.line:
+            return True
+        self._log.add(
+            "MANIFEST_DUPLICATE_IMAGE",
+            f"{where}: image_path: {_shown(row.image)} is the picture of line {first} "
+            "already; keep one of them",
+            line=row.line,
+            first_line=first,
+            category=row.category,
+            path=row.image,
+        )
+        return False
+
+
+def real_path(folder: Path, name: str) -> str:
+    """Give a path with every link followed; folders are resolved once."""
+    parent, _, last = f"{folder}/{name}".rpartition("/")
+    path = f"{real_folder(parent)}/{last}"
+    return os.path.realpath(path) if is_link(path) else path
+
+
+@lru_cache(maxsize=1024)
+def real_folder(path: str) -> str:
+    """Give a folder with every link followed."""
+    return os.path.realpath(path)
+
+
+def is_link(path: str) -> bool:
+    """Whether a path ends in a link."""
+    try:
+        return stat.S_ISLNK(os.lstat(path).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def _read_category(fields: Fields) -> str:
@@ -183,62 +313,42 @@ def _read_label(fields: Fields, split: str | None) -> int:
     return LABELS[value]
 
 
-def _resolve(
-    fields: Fields, key: str, written: str, folder: Path, root: Path | None
-) -> Path:
-    """Find a file beside the manifest, then under the root."""
-    if not written:
-        return folder
-    pure = PurePosixPath(written)
-    if pure.is_absolute() or PureWindowsPath(written).drive or ".." in pure.parts:
-        fields.problem(
-            key,
-            f"{_shown(written)} is absolute or leaves its folder; write it relative to "
-            "the manifest, or set dataset.root (--root) to the folder of the pictures",
-        )
-        return folder
-    places = [folder] if root is None else [folder, root]
-    for place in places:
-        if _is_there(place / written, Path.is_file):
-            return place / written
-    looked = " or ".join(str(place) for place in places)
-    fields.problem(
-        key,
-        f"{_shown(written)} is no file in {looked}; correct the path or set "
-        "dataset.root (--root)",
-    )
-    return folder / written
-
-
-def _is_there(path: Path, kind: Callable[[Path], bool]) -> bool:
+def _is_there(path: str, kind: Callable[[int], bool]) -> bool:
     """Whether there is such a file or folder; a path that none can have has none."""
     try:
-        return kind(path)
-    except (OSError, ValueError):  # too long, not permitted; a NUL
+        # Not by pathlib, which keeps the parts of every path: 0.4 kB a row.
+        return kind(os.stat(path).st_mode)  # noqa: PTH116 - see above
+    except (OSError, ValueError):  # missing, too long, not permitted; a NUL
         return False
+
+
+def _near_name(folders: list[Path], written: str) -> str | None:
+    """Give the name that was meant: other case, Unicode normal form or suffix.
+
+    Only these: of 007.png, the file 008.png is no misspelling.
+    """
+    pure = PurePosixPath(written)
+    for folder in folders:
+        name = _names_in(folder / pure.parent).get(_plain(pure.stem))
+        if name is not None:
+            return (pure.parent / name).as_posix()
+    return None
+
+
+@lru_cache(maxsize=8)
+def _names_in(folder: Path) -> dict[str, str]:
+    try:
+        names = sorted((entry.name for entry in os.scandir(folder)), reverse=True)
+    except (OSError, ValueError):
+        return {}
+    return {_plain(PurePosixPath(name).stem): name for name in names}
+
+
+def _plain(stem: str) -> str:
+    return unicodedata.normalize("NFC", stem).casefold()
 
 
 def _shown(written: str) -> str:
     """Give a text in quotes, on one line, without control characters."""
     text = json.dumps(written, ensure_ascii=not written.isprintable())
     return text if len(text) <= MAX_SHOWN else f'{text[: MAX_SHOWN - 4]}..."'
-
-
-def raise_listed(problems: list[str]) -> None:
-    """Raise a DatasetError that lists the first problems and counts the rest."""
-    if not problems:
-        return
-    shown = problems[:MAX_LISTED]
-    more = len(problems) - len(shown)
-    tail = [f"... and {more} more"] if more else []
-    head = [] if len(problems) == 1 else [f"{len(problems)} problems:"]
-    raise DatasetError("\n".join(head + shown + tail))
-
-
-def fingerprint(rows: Iterable[ManifestRow]) -> str:
-    """Give the sha256 over the sorted (name, bytes) of the rows' pictures."""
-    total = hashlib.sha256()
-    for row in sorted(rows, key=lambda r: r.image):
-        digest = hashlib.sha256(row.image_path.read_bytes()).hexdigest()
-        total.update(f"{row.image}\0{digest}\n".encode())
-    return total.hexdigest()

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pyimgano_runtime._reader import closest
 from pyimgano_runtime.errors import DatasetError
 
-from .manifest import ManifestRow, raise_listed
+from .issues import IssueLog
+from .rows import ManifestRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,117 +46,205 @@ def split_manifest(
     seed: int = 0,
     uses_defects: bool = False,
 ) -> list[CategorySplit]:
-    """Give the split of each category, by name.
-
-    Args:
-        rows: all rows of a manifest.
-        categories: the ones wanted; all if empty.
-        test_normal_fraction: share of the unassigned normals that goes to test.
-        seed: other seeds give other assignments.
-        uses_defects: whether the detector may be given defects in train.
+    """Give the split of each category, by name; see `assign_splits`.
 
     Raises:
         DatasetError: unknown category, a group in two splits, an anomaly where only
             normals may be, no normals to train on; all problems at once.
     """
-    known = sorted({row.category for row in rows})
-    problems = [
-        f'categories: the manifest has no "{name}" ({closest(name, known)}); '
-        f"it holds: {', '.join(known)}"
-        for name in categories
-        if name not in known
-    ]
-    raise_listed(problems)
+    log = IssueLog()
+    splits = assign_splits(
+        rows,
+        log,
+        categories=categories,
+        test_normal_fraction=test_normal_fraction,
+        seed=seed,
+        uses_defects=uses_defects,
+    )
+    log.raise_errors()
+    return splits
+
+
+def assign_splits(
+    rows: Sequence[ManifestRow],
+    log: IssueLog,
+    *,
+    categories: Sequence[str] = (),
+    test_normal_fraction: float = 0.2,
+    val_normal_fraction: float = 0.0,
+    seed: int = 0,
+    uses_defects: bool = False,
+) -> list[CategorySplit]:
+    """Give the split of each category, by name, and log what is wrong with it.
+
+    Args:
+        rows: all rows of a data set.
+        log: told of conflicts; the result may be used only if there are no errors.
+        categories: the ones wanted; all if empty.
+        test_normal_fraction: share of the unassigned normals that goes to test.
+        val_normal_fraction: share of the unassigned normals that goes to val.
+        seed: other seeds give other assignments.
+        uses_defects: whether the detector may be given defects in train.
+    """
+    members: dict[str, list[ManifestRow]] = defaultdict(list)
+    for row in rows:
+        members[row.category].append(row)
+    known = sorted(members)
+    for name in categories:
+        if name not in members:
+            holds = f"; it holds: {', '.join(known)}" if known else ""
+            log.add(
+                "MANIFEST_CATEGORY_EMPTY",
+                f'categories: the data set has no "{name}" '
+                f"({closest(name, known)}){holds}",
+                category=name,
+                known=known,
+            )
     result = []
-    for name in categories or known:
-        members = [row for row in rows if row.category == name]
-        assigned = _assign(name, members, test_normal_fraction, seed, problems)
+    for name in [name for name in categories or known if name in members]:
+        own = members[name]
+        fractions = {"test": test_normal_fraction, "val": val_normal_fraction}
+        assigned = _assign(name, own, fractions, seed, log)
         split = CategorySplit(
             name,
             *(
-                tuple(r for r, s in zip(members, assigned, strict=True) if s == which)
+                tuple(r for r, s in zip(own, assigned, strict=True) if s == which)
                 for which in ("train", "val", "test")
             ),
         )
-        _check(split, uses_defects, problems)
+        _check(split, uses_defects, log)
         result.append(split)
-    raise_listed(problems)
     return result
 
 
 def _assign(
     category: str,
     rows: Sequence[ManifestRow],
-    fraction: float,
+    fractions: Mapping[str, float],
     seed: int,
-    problems: list[str],
+    log: IssueLog,
 ) -> list[str]:
     """Give the split of each row of a category."""
     groups: dict[str, list[ManifestRow]] = defaultdict(list)
     for row in rows:
-        groups[row.group].append(row)
+        if row.group_id or not row.split:  # a single row with a split keeps it
+            groups[row.group].append(row)
     of_group: dict[str, str] = {}
     free: list[str] = []
     for name, members in groups.items():
         explicit = sorted({row.split for row in members if row.split})
         if len(explicit) > 1:
-            lines = ", ".join(f"line {row.line} {row.split}" for row in members[:6])
-            group_id = members[0].group_id
-            what = f'group "{group_id}"' if group_id else f'"{members[0].image}"'
-            problems.append(
-                f"{category}: {what} stands in {' and '.join(explicit)} ({lines}); "
-                "pictures of one part must share a split: give all its rows the same "
-                "one"
-            )
+            _log_conflict(category, members, explicit, log)
         if explicit:
-            # Of several, which are refused, train: no second complaint about none.
-            of_group[name] = "train" if "train" in explicit else explicit[0]
+            # Of several, which are refused, each row keeps its own: one complaint.
+            of_group[name] = "test" if "test" in explicit else explicit[0]
         elif any(row.label == 1 for row in members):
             of_group[name] = "test"
         else:
             free.append(name)
 
     free.sort(key=lambda name: _order(seed, category, name))
-    wanted = round(fraction * sum(len(groups[name]) for name in free))
-    tested = _tested({name: len(groups[name]) for name in free}, wanted)
-    for name in free:
-        of_group[name] = "test" if name in tested else "train"
-    return [of_group[row.group] for row in rows]
+    sizes = {name: len(groups[name]) for name in free}
+    n_free = sum(sizes.values())
+    for which, fraction in fractions.items():
+        for name in _taken(sizes, round(fraction * n_free)):
+            of_group[name] = which
+            del sizes[name]
+    of_group |= dict.fromkeys(sizes, "train")
+    return [row.split or of_group[row.group] for row in rows]
 
 
-def _tested(sizes: dict[str, int], wanted: int) -> set[str]:
-    """Give the groups that go to test: in their order, those that still fit.
+def _log_conflict(
+    category: str,
+    members: Sequence[ManifestRow],
+    explicit: Sequence[str],
+    log: IssueLog,
+) -> None:
+    # One row of each split comes first: the conflict shows in the first two.
+    firsts = [next(row for row in members if row.split == split) for split in explicit]
+    others = [row for row in members if not any(row is first for first in firsts)]
+    shown = sorted([*firsts, *others][:6], key=lambda row: row.line)
+    lines = ", ".join(f"{row.place} {row.split}" for row in shown)
+    more = f" and {len(members) - len(shown)} more" if len(members) > 6 else ""
+    group_id = members[0].group_id
+    what = f'group "{group_id}"' if group_id else f'"{members[0].image}"'
+    log.add(
+        "MANIFEST_GROUP_SPLIT_CONFLICT",
+        f"{category}: {what} stands in {' and '.join(explicit)} ({lines}{more}); "
+        "pictures of one part must share a split: give all its rows the same one",
+        category=category,
+        group_id=group_id,
+        splits=list(explicit),
+        lines=[row.line for row in [*firsts, *others][:20]],
+        n_rows=len(members),
+    )
+
+
+def _taken(sizes: dict[str, int], wanted: int) -> set[str]:
+    """Give the groups that leave train: in their order, those that still fit.
 
     Where none fits, the smallest: a test of a few pictures too many says more than
     none. At least one group stays to train on, so that a small set can be fitted.
     """
     if wanted <= 0 or len(sizes) < 2:
         return set()
-    tested: set[str] = set()
+    taken: set[str] = set()
     left = wanted
     for name, size in sizes.items():
-        if size <= left and len(tested) < len(sizes) - 1:
-            tested.add(name)
+        if size <= left and len(taken) < len(sizes) - 1:
+            taken.add(name)
             left -= size
-    return tested or {min(sizes, key=sizes.__getitem__)}
+    return taken or {min(sizes, key=sizes.__getitem__)}
 
 
 def _order(seed: int, category: str, name: str) -> bytes:
     return hashlib.sha256(f"{seed}\0{category}\0{name}".encode()).digest()
 
 
-def _check(split: CategorySplit, uses_defects: bool, problems: list[str]) -> None:
-    for row in split.val + (() if uses_defects else split.train):
-        if row.label == 1:
-            where = "val" if row in split.val else "train"
-            problems.append(
-                f"{split.category}: line {row.line}: {row.image} is an anomaly in "
-                f'{where}, which holds normals only; set its split to "test"'
-            )
+def _check(split: CategorySplit, uses_defects: bool, log: IssueLog) -> None:
+    for which, members in (("val", split.val), ("train", split.train)):
+        learned = uses_defects and which == "train"
+        for row in members:
+            if row.label == 0:
+                continue
+            facts: dict[str, Any] = {
+                "category": split.category,
+                "line": row.line,
+                "image": row.image,
+            }
+            if row.split is None and not learned:
+                log.add(
+                    "MANIFEST_GROUP_ANOMALY_IN_TRAIN",
+                    f"{split.category}: {row.place}: {row.image} is an anomaly of "
+                    f'group "{row.group_id}", other rows of which stand in {which}, '
+                    'which holds normals only; set the split of the group to "test"',
+                    group_id=row.group_id,
+                    split=which,
+                    **facts,
+                )
+            elif learned:
+                log.add(
+                    "MANIFEST_ANOMALY_IN_TRAIN",
+                    f"{split.category}: {row.place}: {row.image} is an anomaly in "
+                    "train; the detector learns from it",
+                    severity="info",
+                    split=which,
+                    **facts,
+                )
+            else:
+                log.add(
+                    "MANIFEST_ANOMALY_IN_TRAIN",
+                    f"{split.category}: {row.place}: {row.image} is an anomaly in "
+                    f'{which}, which holds normals only; set its split to "test"',
+                    split=which,
+                    **facts,
+                )
     if not split.train_normals():
-        problems.append(
+        log.add(
+            "NO_NORMALS_TO_TRAIN",
             f"{split.category}: no normals to train on; give at least one row label 0 "
-            'and split "train" or no split'
+            'and split "train" or no split',
+            category=split.category,
         )
 
 

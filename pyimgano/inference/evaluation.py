@@ -12,15 +12,15 @@ from pyimgano_runtime.infer_config import InputRules
 from pyimgano_runtime.predictor import Prediction
 
 from ..datasets.images import Image, Mask, read_mask
-from ..datasets.manifest import ManifestRow
+from ..datasets.rows import ManifestRow
 from ..metrics import PixelMetrics, image_metric_intervals, image_metrics
 
 
 class PixelTruth:
     """Which test pictures count for pixel metrics, and why the others do not.
 
-    Anomalies without a mask are left out; without any mask, or without anomalies,
-    pixel metrics are off and `reason` says why.
+    Anomalies without a mask, or with one that marks nothing, are left out; without any
+    mask, or without anomalies, pixel metrics are off and `reason` says why.
     """
 
     def __init__(
@@ -29,6 +29,7 @@ class PixelTruth:
         anomalies = [row for row in rows if row.label == 1]
         self.n_with_mask = sum(row.mask_path is not None for row in anomalies)
         self.n_without_mask = len(anomalies) - self.n_with_mask
+        self._empty: set[str] = set()  # anomalies whose mask marks nothing
         self.reason: str | None = None
         if not wanted:
             self.reason = "evaluation.pixel_metrics is false"
@@ -51,17 +52,36 @@ class PixelTruth:
             return None
         if row.label == 0:
             return np.zeros((height, width), dtype=np.bool_)
-        if row.mask_path is None:
-            return None
-        return read_mask(row.mask_path, (height, width), rules)
+        size = (height, width)
+        mask = read_mask(row.mask_path, size, rules, above=row.mask_above)
+        if mask is None and row.mask is not None:
+            self._empty.add(row.image)
+            if len(self._empty) == self.n_with_mask:
+                self.reason = (
+                    f"all {self.n_with_mask} masks of test anomalies are empty"
+                )
+        return mask
+
+    def warnings(self) -> list[str]:
+        """Say which anomalies did not count although they have a mask."""
+        if not self._empty:
+            return []
+        some = ", ".join(sorted(self._empty)[:3])
+        more = f" and {len(self._empty) - 3} more" if len(self._empty) > 3 else ""
+        return [
+            f"MASK_EMPTY: {len(self._empty)} anomalies are left out of pixel metrics, "
+            f"for their masks mark nothing ({some}{more}); make the defect 255, or "
+            "state mask_above in the manifest"
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Give what the report says about pixel metrics."""
         return {
             "enabled": self.enabled,
             "reason": self.reason,
-            "anomalies_with_mask": self.n_with_mask,
+            "anomalies_with_mask": self.n_with_mask - len(self._empty),
             "anomalies_without_mask": self.n_without_mask,
+            "anomalies_with_empty_mask": len(self._empty),
         }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from pyimgano_runtime.bundle import open_bundle
 from pyimgano_runtime.engine import usable_cores
 from pyimgano_runtime.errors import ConfigError, raise_all
 
+from ..datasets.catalog import DataSource
 from ..detectors.interface import Progress
 from ..workbench.artifacts import open_run
 from ..workbench.config import LoadedConfig, load_config, parse_config
@@ -47,16 +48,14 @@ class BenchmarkOptions:
     def request(
         self,
         *,
-        manifest_path: Path,
-        root: Path | None,
+        source: DataSource,
         categories: tuple[str, ...],
         fraction: float,
         split_seed: int,
     ) -> BenchmarkRequest:
         """Give the comparison on this split of this manifest."""
         return BenchmarkRequest(
-            manifest_path=manifest_path.absolute(),
-            root=root,
+            source=source,
             categories=categories,
             test_normal_fraction=fraction,
             split_seed=split_seed,
@@ -95,17 +94,23 @@ def _compare_existing(
     fraction = options.manifest_test_normal_fraction
     seed = options.manifest_split_seed
     request = options.request(
-        manifest_path=options.manifest_path or loaded.manifest_path,
-        root=options.root or loaded.root,
+        source=_source_of_run(options, loaded),
         categories=options.category or dataset.categories,
         fraction=dataset.test_normal_fraction if fraction is None else fraction,
         split_seed=loaded.config.split_seed if seed is None else seed,
     )
     bundle = open_bundle(options.bundle_folder)
-    keep = [*options.needed(), request.manifest_path]
-    keep += [request.root] if request.root is not None else []
+    keep = [*options.needed(), *request.source.needed]
     with new_folder(output, force=force, keep=keep) as folder:
         return run_benchmark(run, bundle, request, folder, progress=progress)
+
+
+def _source_of_run(options: BenchmarkOptions, loaded: LoadedConfig) -> DataSource:
+    """Give the run's own data set, or the manifest that was named in its place."""
+    if options.manifest_path is None:
+        return replace(loaded.source, root=options.root or loaded.source.root)
+    root = options.root or loaded.source.root
+    return DataSource("manifest", options.manifest_path.absolute(), root)
 
 
 def _train_and_compare(
@@ -115,9 +120,9 @@ def _train_and_compare(
     assert options.manifest_path is not None
     fraction = options.manifest_test_normal_fraction
     seed = options.manifest_split_seed
+    root = None if options.root is None else options.root.absolute()
     request = options.request(
-        manifest_path=options.manifest_path,
-        root=options.root,
+        source=DataSource("manifest", options.manifest_path.absolute(), root),
         categories=options.category,
         fraction=0.2 if fraction is None else fraction,
         split_seed=options.seed if seed is None else seed,
@@ -126,8 +131,8 @@ def _train_and_compare(
     payload = {
         "seed": options.seed,
         "dataset": {
-            "manifest_path": str(request.manifest_path),
-            "root": None if options.root is None else str(options.root.absolute()),
+            "manifest_path": str(request.source.manifest_path),
+            "root": None if root is None else str(root),
             "categories": list(options.category),
             "test_normal_fraction": request.test_normal_fraction,
             "split_seed": request.split_seed,
@@ -137,7 +142,7 @@ def _train_and_compare(
             "options": parse_json(text.encode(), "--model-options"),
         },
     }
-    loaded = LoadedConfig(parse_config(payload, "options"), request.manifest_path)
+    loaded = LoadedConfig(parse_config(payload, "options"), options.manifest_path)
     with new_folder(output, force=force, keep=options.needed()) as folder:
         run = train(loaded, folder / "run", force=False, progress=progress)
         export_run(

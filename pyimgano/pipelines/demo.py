@@ -19,7 +19,7 @@ from typing import Any, Final
 from pyimgano_runtime._reader import read_json
 from pyimgano_runtime.atomic import new_folder, refuse_replacing
 from pyimgano_runtime.bundle import open_bundle
-from pyimgano_runtime.errors import ConfigError
+from pyimgano_runtime.errors import ConfigError, DatasetError, raise_all
 
 from ..datasets import elpv
 from ..datasets.generated_parts import write_parts
@@ -34,7 +34,8 @@ from ..reporting.overview_facts import (
     score_text,
 )
 from ..workbench.artifacts import machine_name, write_json, write_jsonl
-from ..workbench.config import load_config
+from ..workbench.config import LoadedConfig, load_config
+from ..workbench.preflight import run_preflight
 from ..workbench.runner import load_splits, train
 from .demo_device import check, inspect, refuse_disagreement
 from .export_run import export_run
@@ -116,9 +117,10 @@ def _fill(
         splits = load_splits(loaded)
         details += [
             f"{split.category}: {len(split.train_normals())} good to learn from, "
-            f"{len(split.test)} to test; none in both"
+            f"{len(split.test)} to test"
             for split in splits
         ]
+        details.append(_preflight(loaded, progress))
 
     with steps.step(f"Training of {plan.model}") as details:
         run = train(loaded, folder / "run", force=False, progress=progress)
@@ -246,6 +248,20 @@ def _config(plan: DemoPlan) -> dict[str, Any]:
         "calibration": {"target_false_alarm_rate": plan.false_alarm_rate},
         "evaluation": {},
     }
+
+
+def _preflight(loaded: LoadedConfig, progress: Progress) -> str:
+    """Decode and compare every picture; give one sentence."""
+    report = run_preflight(loaded, progress=progress)
+    errors = [issue for issue in report.issues if issue.severity == "error"]
+    raise_all([issue.message for issue in errors], DatasetError)
+    content = report.summary["content"]
+    n_warnings = report.summary["issues"]["warning"]
+    n_pairs = sum(content["near_duplicate_pairs"].values())
+    return (
+        f"preflight: {content['decoded']} pictures decoded, 0 errors, {n_warnings} "
+        f"warnings, {n_pairs} near-duplicates between learning and testing"
+    )
 
 
 def _notice(plan: DemoPlan) -> str | None:

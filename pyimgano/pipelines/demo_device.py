@@ -16,7 +16,7 @@ from pyimgano_runtime.check import relative_difference
 from pyimgano_runtime.errors import ExportError, ParityError
 from pyimgano_runtime.paths import plain_name
 
-from ..datasets.manifest import ManifestRow
+from ..datasets.rows import ManifestRow
 from ..datasets.splits import CategorySplit
 from ..reporting.overview_facts import Agreement, CategoryResult, InspectedPart
 from ..workbench.artifacts import Run

@@ -25,7 +25,7 @@ from pyimgano_runtime.infer_config import InferConfig, InputRules
 
 from ..datasets.fingerprints import changes, picture_digests
 from ..datasets.images import read_ahead
-from ..datasets.manifest import ManifestRow
+from ..datasets.rows import ManifestRow
 from ..datasets.splits import CategorySplit
 from ..detectors import load_detector
 from ..workbench.artifacts import Run, machine_name
@@ -93,7 +93,7 @@ def export_run(
         categories,
         force=force,
         progress=progress,
-        keep=[run.folder, loaded.manifest_path, *filter(None, [loaded.root])],
+        keep=[run.folder, *loaded.source.needed],
     )
 
 

@@ -23,10 +23,12 @@ from pyimgano_runtime.paths import plain_name
 from pyimgano_runtime.predictor import Prediction, Predictor
 from pyimgano_runtime.rows import scored_row
 
+from ..datasets.catalog import DataSource, read_dataset
 from ..datasets.fingerprints import fingerprint, picture_digests
 from ..datasets.images import read_training_image
-from ..datasets.manifest import ManifestRow, read_manifest
+from ..datasets.rows import ManifestRow
 from ..datasets.splits import CategorySplit, split_manifest
+from ..datasets.summary import dataset_summary
 from ..detectors import load_detector
 from ..detectors.interface import Progress
 from ..inference.evaluation import Evaluation, PixelTruth, latency
@@ -48,8 +50,7 @@ ENGINES: Final = ("torch", "onnx")
 class BenchmarkRequest:
     """What is compared, on which pictures."""
 
-    manifest_path: Path
-    root: Path | None
+    source: DataSource
     categories: tuple[str, ...]
     test_normal_fraction: float
     split_seed: int
@@ -75,7 +76,7 @@ def run_benchmark(
     Raises:
         ConfigError, DatasetError, BundleError: refused before anything is written.
     """
-    rows = read_manifest(request.manifest_path, root=request.root)
+    rows = read_dataset(request.source, categories=request.categories)
     splits = split_manifest(
         rows,
         categories=request.categories,
@@ -98,7 +99,9 @@ def run_benchmark(
     payload = {
         "schema_version": RUN_SCHEMA_VERSION,
         "kind": "benchmark",
-        "manifest": str(request.manifest_path),
+        "dataset": request.source.dataset,
+        "manifest": _text(request.source.manifest_path),
+        "root": _text(request.source.root),
         "bundle_sha256": bundle.sha256,
         "threads": request.threads,
         "environment": environment(),
@@ -106,6 +109,10 @@ def run_benchmark(
     }
     write_json(folder / "report.json", payload)
     return payload
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def _refuse_unmatched(
@@ -196,14 +203,23 @@ def _compare(
                 (candidate.score, candidate.anomaly_map),
             )
         progress(f"{split.category}: benchmark", done, len(split.test))
+    trained = run.report["categories"][split.category]
+    n_anomalies = sum(row.label == 1 for row in split.test)
+    counts = {
+        "test_normals": len(split.test) - n_anomalies,
+        "test_anomalies": n_anomalies,
+    }
     provenance = first.settings.thresholds.provenance["image"]
     report: dict[str, Any] = {
-        "counts": {
-            "test_normals": sum(row.label == 0 for row in split.test),
-            "test_anomalies": sum(row.label == 1 for row in split.test),
-        },
-        "detector": run.report["categories"][split.category]["detector"],
-        "fit_seconds": run.report["categories"][split.category]["fit_seconds"],
+        "counts": counts,
+        "dataset_summary": dataset_summary(
+            train=trained["counts"]["train_normals"],
+            calibration=trained["counts"]["calibration"],
+            pixel_metrics=truth.to_json(),
+            **counts,
+        ),
+        "detector": trained["detector"],
+        "fit_seconds": trained["fit_seconds"],
         "test_fingerprint": fingerprint(picture_digests(split.test)),
         "threshold": first.threshold,
         "promised_false_alarm_rate": provenance.used_false_alarm_rate,

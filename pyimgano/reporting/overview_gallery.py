@@ -111,9 +111,9 @@ def pictures(
             threshold=category.map_threshold,
         )
         heat = _shrunk(heat)
-    if part.mask_path is None:
-        return Pictures(_shrunk(image), heat, False)
     mask = read_mask(part.mask_path, size, rules)
+    if mask is None:
+        return Pictures(_shrunk(image), heat, False)
     return Pictures(_shrunk(_ringed(image, mask)), heat, True)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 from pyimgano_runtime._reader import read_json
 from pyimgano_runtime.errors import ConfigError, raise_all
 
+from ..datasets.catalog import DATASETS, DataSource
 from ..detectors import detector_class, read_detector_config
 from ..metrics.bootstrap import MIN_RESAMPLES
 from ..option_fields import option, options_schema, read_options
@@ -21,11 +22,16 @@ RECIPES: Final = ("industrial-adapt",)
 class DatasetConfig:
     """Which pictures, and how they are split."""
 
-    manifest_path: str = option(
-        ..., "JSONL manifest, relative to the config file or absolute"
+    name: str = option("manifest", f"kind of data set: {', '.join(DATASETS)}")
+    manifest_path: str | None = option(
+        None,
+        "JSONL manifest, relative to the config file or absolute; for name "
+        '"manifest" only, which needs it',
     )
     root: str | None = option(
-        None, "folder to look for pictures in, after the manifest's own"
+        None,
+        "manifest: folder to look for pictures in, after the manifest's own; other "
+        "kinds: the folder of the data set",
     )
     categories: tuple[str, ...] = option((), "which to train; empty: all")
     test_normal_fraction: float = option(
@@ -126,15 +132,15 @@ class LoadedConfig:
     path: Path
 
     @property
-    def manifest_path(self) -> Path:
-        """Where the manifest is."""
-        return (self.path.parent / self.config.dataset.manifest_path).resolve()
+    def source(self) -> DataSource:
+        """Where the pictures are, paths absolute."""
+        dataset = self.config.dataset
+        return DataSource(
+            dataset.name, self._place(dataset.manifest_path), self._place(dataset.root)
+        )
 
-    @property
-    def root(self) -> Path | None:
-        """Where pictures are looked for second."""
-        root = self.config.dataset.root
-        return None if root is None else (self.path.parent / root).resolve()
+    def _place(self, written: str | None) -> Path | None:
+        return None if written is None else (self.path.parent / written).resolve()
 
 
 def load_config(path: Path) -> LoadedConfig:
@@ -151,6 +157,11 @@ def parse_config(payload: Any, where: str) -> WorkbenchConfig:
     problems: list[str] = []
     config = read_options(WorkbenchConfig, payload, where, problems)
     problems += _detector_problems(config.model, where)
+    if config.dataset.name != "manifest" and config.dataset.manifest_path is not None:
+        problems.append(
+            f"{where}: dataset.manifest_path: has no effect with dataset.name "
+            f'"{config.dataset.name}"; remove one of them'
+        )
     raise_all(problems)  # what follows compares values that are right by themselves
     fixed = config.calibration.method == "fixed"
     if fixed and config.calibration.threshold is None:

@@ -1,7 +1,7 @@
 """Runs a training config: fit, calibrate on held-out normals, evaluate, report.
 
-load_config -> read_manifest -> split_manifest -> fit -> calibrate -> evaluate
--> run folder (complete or absent)
+load_config -> preflight.check_list -> fit -> calibrate -> evaluate -> run folder
+(complete or absent)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 
 from pyimgano_runtime.atomic import new_folder, refuse_replacing
 from pyimgano_runtime.decode import decoder_name
-from pyimgano_runtime.errors import ConfigError, DatasetError
+from pyimgano_runtime.errors import ConfigError
 from pyimgano_runtime.infer_config import (
     Calibration,
     CategoryConfig,
@@ -35,9 +35,11 @@ from pyimgano_runtime.rows import scored_row
 from .. import calibration as calibrating
 from ..datasets.fingerprints import fingerprint, picture_digests
 from ..datasets.images import inspect_pictures, read_ahead
-from ..datasets.manifest import ManifestRow, read_manifest
-from ..datasets.splits import CategorySplit, folds, split_manifest
-from ..detectors import create_detector, detector_class, save_detector
+from ..datasets.issues import IssueLog
+from ..datasets.rows import ManifestRow
+from ..datasets.splits import CategorySplit, folds
+from ..datasets.summary import dataset_summary
+from ..detectors import create_detector, save_detector
 from ..detectors.feature_detector import FeatureDetector
 from ..detectors.interface import Detector, FitContext, Progress
 from ..inference.evaluation import Evaluation, PixelTruth
@@ -45,6 +47,7 @@ from ..inference.torch_predictor import torch_predictor
 from ..source_date import Clock, timestamp
 from . import artifacts
 from .config import LoadedConfig, WorkbenchConfig
+from .preflight import PreflightPlan, check_list
 from .training_data import RowTrainingData
 
 log = logging.getLogger(__name__)
@@ -76,18 +79,11 @@ def load_splits(loaded: LoadedConfig) -> list[CategorySplit]:
     """Give the split of every category that the config trains.
 
     Raises:
-        DatasetError: the manifest or its split is refused; all problems at once.
+        DatasetError: preflight's checks of the list find errors; all at once.
     """
-    dataset = loaded.config.dataset
-    rows = read_manifest(loaded.manifest_path, root=loaded.root)
-    splits = split_manifest(
-        rows,
-        categories=dataset.categories,
-        test_normal_fraction=dataset.test_normal_fraction,
-        seed=loaded.config.split_seed,
-        uses_defects=detector_class(loaded.config.model.name).uses_defects,
-    )
-    _refuse_uncalibratable(splits, loaded.config)
+    log = IssueLog()
+    splits = check_list(PreflightPlan.of(loaded), log)
+    log.raise_errors()
     return splits
 
 
@@ -107,7 +103,7 @@ def train(
         ConfigError, DatasetError: refused before anything is written.
     """
     output = output.absolute()
-    keep = [loaded.path, loaded.manifest_path, *filter(None, [loaded.root])]
+    keep = [loaded.path, *loaded.source.needed]
     refuse_replacing(output, force=force, keep=keep)
     device = choose_device(loaded.config.device)
     splits = load_splits(loaded)
@@ -181,17 +177,25 @@ class CategoryTrainer:
         predictor = torch_predictor(detector, name, settings, rules, device=self.device)
         metrics, per_image = self._evaluate(predictor, detector.has_map)
         artifacts.write_jsonl(place / "per_image.jsonl", per_image)
-        report = {
+        counts = self._counts(rows)
+        report: dict[str, Any] = {
             "detector": detector.name,
             "hyper_parameters": detector.hyper_parameters(),
-            "counts": self._counts(rows),
+            "counts": counts,
+            "dataset_summary": dataset_summary(
+                train=counts["train_normals"],
+                calibration=counts["calibration"],
+                test_normals=counts["test_normals"],
+                test_anomalies=counts["test_anomalies"],
+                pixel_metrics=metrics["pixel_metrics"],
+            ),
             "data_fingerprint": fingerprint(digests["train"]),
             "image_threshold": thresholds.image,
             "pixel_threshold": thresholds.pixel,
             "fit_seconds": fit_seconds,
         } | metrics
         message = calibrating.small_n_message(thresholds)
-        report["warnings"] = [message] if message else []
+        report["warnings"] += [message] if message else []
         artifacts.write_json(
             place / "report.json",
             {"schema_version": artifacts.RUN_SCHEMA_VERSION, "category": name} | report,
@@ -316,6 +320,7 @@ class CategoryTrainer:
             seed=self.config.seed,
             n_resamples=self.config.evaluation.bootstrap_resamples,
         )
+        metrics["warnings"] = truth.warnings()
         return metrics | {"pixel_metrics": truth.to_json()}, per_image
 
     def _counts(self, calibration_rows: Sequence[ManifestRow]) -> dict[str, int]:
@@ -342,33 +347,15 @@ def category_settings(
     )
 
 
-def _refuse_uncalibratable(
-    splits: Sequence[CategorySplit], config: WorkbenchConfig
-) -> None:
-    """Refuse, before any work, what could not get a threshold in the end."""
-    if config.calibration.method != "conformal":
-        return
-    problems = []
-    for split in splits:
-        groups = {row.group for row in split.train_normals()}
-        if not split.val and len(groups) < 2:
-            problems.append(
-                f"{split.category}: {len(split.train_normals())} train normals of "
-                f"{len(groups)} part and no val rows: a threshold needs normals that "
-                "the model was not fitted on; add some, or set calibration.method to "
-                '"fixed" with a threshold'
-            )
-    if problems:
-        raise DatasetError("\n".join(problems))
-
-
 def _absolute(loaded: LoadedConfig) -> WorkbenchConfig:
     """Give the config with its paths absolute, so that the run can be read later."""
-    root = loaded.root
+    source = loaded.source
     dataset = replace(
         loaded.config.dataset,
-        manifest_path=str(loaded.manifest_path),
-        root=None if root is None else str(root),
+        manifest_path=None
+        if source.manifest_path is None
+        else str(source.manifest_path),
+        root=None if source.root is None else str(source.root),
     )
     return replace(loaded.config, dataset=dataset)
 

@@ -16,7 +16,7 @@ from ..datasets.images import (
     read_mask,
     read_training_image,
 )
-from ..datasets.manifest import ManifestRow
+from ..datasets.rows import ManifestRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +46,12 @@ class RowTrainingData:
         """See `TrainingData.defects`."""
         for row in self.defect_rows:
             image = read_training_image(row, self.rules)
-            mask = None
-            if row.mask_path is not None:
-                size = (image.shape[0], image.shape[1])
-                mask = torch.from_numpy(read_mask(row.mask_path, size, self.rules))
-            yield torch.from_numpy(image), mask
+            size = (image.shape[0], image.shape[1])
+            mask = read_mask(row.mask_path, size, self.rules, above=row.mask_above)
+            yield (
+                torch.from_numpy(image),
+                None if mask is None else torch.from_numpy(mask),
+            )
 
     def _batches(self, rows: Sequence[ManifestRow]) -> Iterator[Tensor]:
         images = read_ahead(rows, self.rules)

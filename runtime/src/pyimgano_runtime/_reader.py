@@ -27,12 +27,33 @@ MAX_JSON_DEPTH: Final = 64
 _REQUIRED: Final = object()
 
 
+class Problem(str):
+    """A problem in words that also knows its field and the name that was meant."""
+
+    field: str
+    suggestion: str | None
+
+    def __new__(
+        cls, message: str, field: str, suggestion: str | None = None
+    ) -> Problem:
+        """Make the text and note its facts."""
+        made = super().__new__(cls, message)
+        made.field, made.suggestion = field, suggestion
+        return made
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Give the known name that a misspelt one probably stands for."""
+    match = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
+    return match[0] if match else None
+
+
 def closest(name: str, known: Iterable[str]) -> str:
     """`did you mean "width"?` for a misspelt name, or what is known."""
     names = sorted(known)
-    match = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if match:
-        return f'did you mean "{match[0]}"?'
+    match = nearest(name, names)
+    if match is not None:
+        return f'did you mean "{match}"?'
     return "known: " + ", ".join(names) if names else "nothing is known here"
 
 
@@ -164,14 +185,18 @@ class Fields:
         """Report every key of the object that no field asked for."""
         for key in self.payload:
             if key not in self.known:
-                self.problems.append(
-                    f"{self.where}: {self.at}{key}: unknown key "
-                    f"({closest(key, self.known)})"
+                self.problem(
+                    key,
+                    f"unknown key ({closest(key, self.known)})",
+                    suggestion=nearest(key, self.known),
                 )
 
-    def problem(self, key: str, message: str) -> None:
+    def problem(self, key: str, message: str, *, suggestion: str | None = None) -> None:
         """Report a problem of one field in the caller's words."""
-        self.problems.append(f"{self.where}: {self.at}{key}: {message}")
+        name = f"{self.at}{key}"
+        self.problems.append(
+            Problem(f"{self.where}: {name}: {message}", name, suggestion)
+        )
 
     def has(self, key: str) -> bool:
         """Whether the key is there and not null; marks it as known."""
@@ -206,9 +231,13 @@ class Fields:
             return ""
         if choices is not None and value not in choices:
             expected = ", ".join(f'"{c}"' for c in choices)
-            hint = difflib.get_close_matches(value, choices, n=1)
-            tail = f' (did you mean "{hint[0]}"?)' if hint else ""
-            self.problem(key, f'found "{value}", expected one of {expected}{tail}')
+            hint = nearest(value, choices)
+            tail = f' (did you mean "{hint}"?)' if hint else ""
+            self.problem(
+                key,
+                f'found "{value}", expected one of {expected}{tail}',
+                suggestion=hint,
+            )
         return value
 
     def integer(
@@ -344,9 +373,8 @@ class Fields:
         shown = json.dumps(value, default=str)
         shown = shown if len(shown) <= 60 else shown[:57] + "..."
         place = key if key == self.at.rstrip(".") else f"{self.at}{key}"
-        self.problems.append(
-            f"{self.where}: {place}: found {shown}, expected {expected}"
-        )
+        message = f"{self.where}: {place}: found {shown}, expected {expected}"
+        self.problems.append(Problem(message, place))
 
 
 def _is_number(value: Any) -> bool:

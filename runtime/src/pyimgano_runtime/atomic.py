@@ -115,6 +115,31 @@ def refuse_existing(folder: Path, *, force: bool) -> None:
             )
 
 
+def refuse_existing_file(path: Path, *, force: bool) -> None:
+    """Refuse an output file that exists, unless `force` lets us replace it.
+
+    Raises:
+        ConfigError: the file exists and `force` is not set; or it is a folder, a link
+            or a device, its folder does not exist, or its name is too long.
+    """
+    with _cannot_be_written(path):
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise ConfigError(
+                f"{path}: is a folder, a link or a device, expected a file to write; "
+                "name another output file"
+            )
+        if path.exists() and not force:
+            raise ConfigError(
+                f"{path}: already exists and nothing is overwritten; name another "
+                "output file or pass --force to replace it"
+            )
+        if not path.parent.is_dir():
+            raise ConfigError(
+                f"{path}: {path.parent} is no folder; make it first, or name a file "
+                "in another one"
+            )
+
+
 def refuse_replacing(folder: Path, *, force: bool, keep: Sequence[Path] = ()) -> None:
     """Refuse an output folder that may not be deleted to make place for a new one.
 

@@ -44,7 +44,7 @@ def read_image(path: str | os.PathLike[str], rules: DecodeRules) -> Image:
     Raises:
         ImageError: the file cannot be read (stage "read") or is refused ("decode").
     """
-    return decode_bytes(_read_file(Path(path), rules), rules, name=str(path))
+    return decode_bytes(read_file(path, rules), rules, name=str(path))
 
 
 def inspect_image(path: str | os.PathLike[str], rules: DecodeRules) -> ImageHeader:
@@ -53,8 +53,8 @@ def inspect_image(path: str | os.PathLike[str], rules: DecodeRules) -> ImageHead
     Raises:
         ImageError: as `read_image`, but for damage that only a decoder meets.
     """
-    data = _read_file(Path(path), rules)
-    return _accepted_header(data, rules, str(path))
+    data = read_file(path, rules)
+    return inspect_bytes(data, rules, str(path))
 
 
 def decode_bytes(data: bytes, rules: DecodeRules, *, name: str) -> Image:
@@ -67,7 +67,7 @@ def decode_bytes(data: bytes, rules: DecodeRules, *, name: str) -> Image:
     Raises:
         ImageError: the picture is refused; `code` says why.
     """
-    header = _accepted_header(data, rules, name)
+    header = inspect_bytes(data, rules, name)
     if header.format == "NPY":
         pixels = plain.read_npy(data, name)
     elif _opencv() is not None:
@@ -117,12 +117,17 @@ def decoder_name() -> str:
     return f"opencv {cv2.__version__}" if cv2 is not None else "builtin"
 
 
-def _read_file(path: Path, rules: DecodeRules) -> bytes:
-    """Give a regular file's bytes; a FIFO or device is refused, not waited for."""
+def read_file(path: str | os.PathLike[str], rules: DecodeRules) -> bytes:
+    """Give a picture file's bytes; a FIFO or device is refused, not waited for.
+
+    Raises:
+        ImageError: of the stage "read".
+    """
     limit = 4 * rules.max_pixels + FILE_HEADROOM
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
+        # Not by pathlib, which keeps the parts of every path for good.
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - see above
             raise _not_a_file(path)
         with os.fdopen(os.open(path, flags), "rb") as stream:
             facts = os.fstat(stream.fileno())
@@ -153,8 +158,8 @@ def _read_file(path: Path, rules: DecodeRules) -> bytes:
     return data
 
 
-def _not_a_file(path: Path) -> ImageError:
-    kind = "a folder" if path.is_dir() else "no regular file"
+def _not_a_file(path: str | os.PathLike[str]) -> ImageError:
+    kind = "a folder" if Path(path).is_dir() else "no regular file"
     return ImageError(
         f"{path}: is {kind}, expected a picture file; name the file itself",
         code="IMAGE_NOT_A_FILE",
@@ -162,7 +167,12 @@ def _not_a_file(path: Path) -> ImageError:
     )
 
 
-def _accepted_header(data: bytes, rules: DecodeRules, name: str) -> ImageHeader:
+def inspect_bytes(data: bytes, rules: DecodeRules, name: str) -> ImageHeader:
+    """Give an encoded picture's facts after every check that needs no decoding.
+
+    Raises:
+        ImageError: as `decode_bytes`, but for damage that only a decoder meets.
+    """
     header = read_header(data, name)
     _check_size(*header.size, rules, name)
     if header.bit_depth > 8:

@@ -1,0 +1,281 @@
+"""Finds what is wrong with a data set before anything runs.
+
+load_config -> scan_dataset -> assign_splits -> enough of it? -> decode everything
+-> PreflightReport
+
+`train` makes the checks of the list (manifest, splits, counts) itself; the pictures are
+decoded by `train --preflight` and `pyimgano preflight`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pyimgano_runtime.decode import decoder_name
+from pyimgano_runtime.engine import usable_cores
+from pyimgano_runtime.infer_config import InputRules
+
+from ..calibration import conformal_rank
+from ..datasets.catalog import DataSource, scan_dataset
+from ..datasets.content import measure_pictures
+from ..datasets.content_checks import check_pictures
+from ..datasets.duplicates import PlacedRow, check_equal_bytes, check_near_duplicates
+from ..datasets.issues import SEVERITIES, IssueLog, IssueSeverity, PreflightIssue
+from ..datasets.portable_paths import check_paths
+from ..datasets.splits import CategorySplit, assign_splits
+from ..datasets.summary import summarise
+from ..detectors import detector_class
+from .config import CalibrationConfig, LoadedConfig
+
+__all__ = [
+    "IssueSeverity",
+    "PreflightIssue",
+    "PreflightReport",
+    "run_preflight",
+]
+
+REPORT_SCHEMA_VERSION: Final = "1.0"
+FEW_NORMALS: Final = 20  # a coreset or a mean of fewer parts knows little variation
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PreflightReport:
+    """What preflight found; JSON-friendly.
+
+    Attributes:
+        dataset: the kind of data set: "manifest", "mvtec", ...
+        category: the one that was asked for; None for all or several.
+        summary: `counts` and `mask_coverage` in all and by category, `issues` by
+            severity and by code, `content` where the pictures were decoded.
+        issues: errors first; at most 200 of a code, `summary` counts all.
+    """
+
+    dataset: str
+    category: str | None
+    summary: dict[str, Any]
+    issues: tuple[PreflightIssue, ...]
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether the data set is refused."""
+        return any(issue.severity == "error" for issue in self.issues)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the report as a JSON object."""
+        return {
+            "schema_version": REPORT_SCHEMA_VERSION,
+            "dataset": self.dataset,
+            "category": self.category,
+            "summary": self.summary,
+            "issues": [issue.to_json() for issue in self.issues],
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreflightPlan:
+    """What is examined, and for which purpose."""
+
+    source: DataSource
+    categories: tuple[str, ...] = ()
+    test_normal_fraction: float = 0.2
+    split_seed: int = 0
+    uses_defects: bool = False
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
+
+    @classmethod
+    def of(cls, loaded: LoadedConfig) -> PreflightPlan:
+        """Give the plan for a training config."""
+        dataset = loaded.config.dataset
+        return cls(
+            source=loaded.source,
+            categories=dataset.categories,
+            test_normal_fraction=dataset.test_normal_fraction,
+            split_seed=loaded.config.split_seed,
+            uses_defects=detector_class(loaded.config.model.name).uses_defects,
+            calibration=loaded.config.calibration,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """A report, and the rows it speaks of."""
+
+    report: PreflightReport
+    splits: tuple[CategorySplit, ...]
+
+
+def run_preflight(
+    config: LoadedConfig, *, content: bool = True, progress: Progress | None = None
+) -> PreflightReport:
+    """Examine the data of a training config; nothing is written.
+
+    Args:
+        content: also decode every picture and mask.
+    """
+    plan = PreflightPlan.of(config)
+    return examine(plan, content=content, progress=progress).report
+
+
+def examine(
+    plan: PreflightPlan, *, content: bool = True, progress: Progress | None = None
+) -> Examination:
+    """Examine a data set and give what was found; nothing is written."""
+    log = IssueLog()
+    splits = check_list(plan, log)
+    summary = summarise(splits)
+    if content and splits:
+        summary["content"] = _check_content(splits, log, progress or _silent)
+    severities = {
+        severity: sum(n for (s, _), n in log.counts.items() if s == severity)
+        for severity in SEVERITIES
+    }
+    by_code: dict[str, dict[str, int]] = {}
+    for (severity, code), n in sorted(log.counts.items()):
+        by_code.setdefault(code, {})[severity] = n
+    summary["issues"] = severities | {"by_code": by_code}
+    report = PreflightReport(
+        dataset=plan.source.dataset,
+        category=plan.categories[0] if len(plan.categories) == 1 else None,
+        summary=summary,
+        issues=tuple(log.sorted()),
+    )
+    return Examination(report, tuple(splits))
+
+
+def check_list(plan: PreflightPlan, log: IssueLog) -> list[CategorySplit]:
+    """Give the split of every category; log what is wrong with the list of pictures.
+
+    No picture is opened.
+    """
+    rows = scan_dataset(plan.source, log, categories=plan.categories)
+    if not rows:
+        return []
+    splits = assign_splits(
+        rows,
+        log,
+        # Of a layout, the scan gave these categories only, and said what is unknown.
+        categories=plan.categories if plan.source.dataset == "manifest" else (),
+        test_normal_fraction=plan.test_normal_fraction,
+        seed=plan.split_seed,
+        uses_defects=plan.uses_defects,
+    )
+    for split in splits:
+        _check_counts(split, plan.calibration, log)
+    wanted = {split.category for split in splits}
+    check_paths([row for row in rows if row.category in wanted], log)
+    return splits
+
+
+def _check_counts(
+    split: CategorySplit, calibration: CalibrationConfig, log: IssueLog
+) -> None:
+    """Log where there is too little to train, calibrate or test."""
+    name, normals = split.category, split.train_normals()
+    if 0 < len(normals) < FEW_NORMALS:
+        log.add(
+            "TOO_FEW_NORMALS_TO_TRAIN",
+            f"{name}: {len(normals)} normals to train on, at least {FEW_NORMALS} are "
+            "expected; add pictures of other good parts",
+            category=name,
+            found=len(normals),
+            expected=FEW_NORMALS,
+        )
+    if normals and calibration.method == "conformal":
+        _check_calibration(split, calibration.target_false_alarm_rate, log)
+    if not any(row.label == 0 for row in split.test):
+        log.add(
+            "TEST_WITHOUT_NORMALS",
+            f"{name}: no normal in test, so the false-alarm rate cannot be measured; "
+            "move some normals to test",
+            category=name,
+        )
+    anomalies = [row for row in split.test if row.label == 1]
+    if not anomalies:
+        log.add(
+            "TEST_WITHOUT_ANOMALIES",
+            f"{name}: no anomaly in test, so recall and AUROC cannot be measured; add "
+            "pictures of defects to test",
+            category=name,
+        )
+    n_without = sum(row.mask is None for row in anomalies)
+    if n_without:
+        log.add(
+            "TEST_ANOMALIES_WITHOUT_MASK",
+            f"{name}: {n_without} of {len(anomalies)} test anomalies have no mask and "
+            "are left out of pixel metrics; draw masks where the place matters",
+            category=name,
+            without_mask=n_without,
+            anomalies=len(anomalies),
+        )
+
+
+def _check_calibration(split: CategorySplit, rate: float, log: IssueLog) -> None:
+    name, normals = split.category, split.train_normals()
+    held_out = [*split.val] or normals
+    if not split.val and all(row.group == normals[0].group for row in normals):
+        log.add(
+            "CALIBRATION_IMPOSSIBLE",
+            f"{name}: {len(normals)} train normals of 1 part and no val rows: a "
+            "threshold needs normals that the model was not fitted on; add some, or "
+            'set calibration.method to "fixed" with a threshold',
+            category=name,
+            found=len(normals),
+        )
+        return
+    rank = conformal_rank(len(held_out), rate)
+    if rank.small_n:
+        needed = math.ceil(1 / rate - 1e-9) - 1
+        where = "val rows" if split.val else "train normals"
+        log.add(
+            "TOO_FEW_NORMALS_TO_CALIBRATE",
+            f"{name}: {len(held_out)} {where} can promise no false-alarm rate below "
+            f"{rank.used_rate:.2%}, not the requested {rate:.2%}; that takes {needed} "
+            "normals, or ask for the higher rate in "
+            "calibration.target_false_alarm_rate",
+            category=name,
+            found=len(held_out),
+            expected=needed,
+            requested_false_alarm_rate=rate,
+            possible_false_alarm_rate=rank.used_rate,
+        )
+
+
+def _check_content(
+    splits: Sequence[CategorySplit], log: IssueLog, progress: Progress
+) -> dict[str, Any]:
+    """Decode every picture and mask, log what is wrong, and give the counts."""
+    placed = [
+        PlacedRow(row, name)
+        for split in splits
+        for name in ("train", "val", "test")
+        for row in getattr(split, name)
+    ]
+    # In the order of the manifest, so that issues come in the order of its lines.
+    placed.sort(key=lambda one: one.row.line)
+    rows = [one.row for one in placed]
+    rules = InputRules(reference_decoder=decoder_name())
+    table = measure_pictures(
+        rows,
+        rules,
+        log,
+        threads=usable_cores(),
+        progress=lambda done, total: progress("pictures", done, total),
+    )
+    check_pictures(rows, table, log)
+    ids = check_equal_bytes(placed, table, log)
+    pairs = check_near_duplicates(placed, table, ids, rules, log, progress=progress)
+    return {
+        "pictures": len(rows),
+        "decoded": int(table.decoded.sum()),
+        "decoder": rules.reference_decoder,
+        "near_duplicate_pairs": dict(pairs),
+    }
+
+
+def _silent(step: str, done: int, total: int) -> None:
+    """Show no progress."""

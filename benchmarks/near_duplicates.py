@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 
 from pyimgano.datasets.near_duplicates import (
+    SIMILAR,
     descriptor,
     find_near_duplicates,
     thumbnail,
@@ -80,7 +81,7 @@ COPIES: Final[dict[str, Callable[[Grey], Grey]]] = {
 
 
 def search(
-    greys: list[Grey], tests: np.ndarray[Any, Any], similar: float | None = None
+    greys: list[Grey], tests: np.ndarray[Any, Any], similar: float = SIMILAR
 ) -> Any:
     """Run the search on decoded pictures."""
     return find_near_duplicates(

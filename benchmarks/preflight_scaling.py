@@ -1,6 +1,7 @@
 """How preflight's time and memory grow with the number of rows, and pictures/s.
 
     python benchmarks/preflight_scaling.py --work FOLDER [--rows 1000 10000 100000]
+    PYIMGANO_TEST_DATA=... python benchmarks/preflight_scaling.py --sets
 
 Rows: 64-px JPEG pictures, drawn from 200 scenes, each file with noise of its own; every
 fifth is a test picture. Rate: 512-px JPEG (quality 90) and PNG pictures. Each
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -105,16 +107,40 @@ def in_a_process(manifest: Path, *, content: bool) -> dict[str, Any]:
     return result
 
 
+def print_sets() -> None:
+    """Measure every manifest of the reference sets and print Markdown rows."""
+    data = os.environ.get("PYIMGANO_TEST_DATA")
+    if data is None:
+        sys.exit("PYIMGANO_TEST_DATA is not set; name the folder of reference sets")
+    print("| manifest | pictures | pictures/s | peak MB | pairs | issues |")
+    print("|---|---|---|---|---|---|")
+    for manifest in sorted(Path(data).glob("*/manifest*.jsonl")):
+        found = in_a_process(manifest, content=True)
+        issues = ", ".join(
+            f"{code} {sum(counts.values())}"
+            for code, counts in found["issues"]["by_code"].items()
+        )
+        print(
+            f"| {manifest.parent.name}/{manifest.name} | {found['rows']} "
+            f"| {found['rows_per_s']} | {found['peak_mb']} "
+            f"| {sum(found['near_duplicate_pairs'].values())} | {issues} |"
+        )
+
+
 def main() -> None:
     """Measure, print JSON, then the Markdown rows of docs/preflight.md."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path)
     parser.add_argument("--rows", type=int, nargs="+", default=[1000, 10_000, 100_000])
+    parser.add_argument("--sets", action="store_true", help="the reference sets")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--list-only", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure is not None:
         print(json.dumps(measure(options.measure, not options.list_only)))
+        return
+    if options.sets:
+        print_sets()
         return
     if options.work is None:
         parser.error("--work: missing; name a folder for the pictures")

@@ -110,10 +110,12 @@ def preflight_output() -> str:
             message = next(i.message for i in report.issues if i.code == code)
             message = message.replace(f"{folder}/", "").replace(str(folder), ".")
             message = message.replace(home, "..")
-        shown = shortened(text) if text else example.layout or "(no file)"
+        shown = (shortened(text) if text else example.layout).rstrip()
+        note = preflight_examples.NOTES.get(code)
+        shown = "\n".join(filter(None, [shown, f"({note})" if note else ""]))
         command = example.command()
         parts.append(
-            f"### `{code}`\n\n```text\n{shown.rstrip()}\n```\n\n"
+            f"### `{code}`\n\n```text\n{shown}\n```\n\n"
             f"```text\n$ {command}\n{message}\n```"
         )
     return "\n\n".join(parts)

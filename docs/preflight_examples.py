@@ -68,10 +68,10 @@ class Example:
         return " ".join(words)
 
 
-def photo(seed: int) -> np.ndarray[Any, Any]:
-    """A picture (48, 64, 3) unlike those of other seeds: stains and grain."""
+def photo(seed: int, size: tuple[int, int] = SIZE) -> np.ndarray[Any, Any]:
+    """A picture (H, W, 3) unlike those of other seeds: stains and grain."""
     rng = np.random.default_rng(seed)
-    noise = rng.normal(size=SIZE).astype(np.float32)
+    noise = rng.normal(size=size).astype(np.float32)
     stains, grain = (cv2.GaussianBlur(noise, (0, 0), sigma) for sigma in (2.0, 0.7))
     grey = 128 + 35 * stains / stains.std() + 15 * grain / grain.std()
     return np.repeat(np.clip(grey, 1, 254).astype(np.uint8)[..., None], 3, axis=2)
@@ -207,8 +207,9 @@ def _cmyk(folder: Path) -> Rows:
 
 def _near(folder: Path) -> Rows:
     names = [f"{number:02}.png" for number in range(30)]
-    pictures(folder, *names)
-    again = cv2.convertScaleAbs(photo(0), alpha=0.9, beta=8)  # another exposure
+    for seed, name in enumerate(names):
+        save(folder / name, photo(seed, (144, 192)))
+    again = cv2.convertScaleAbs(photo(0, (144, 192)), alpha=0.9, beta=8)
     save(folder / "again.jpg", again)
     return [row(name, split="train") for name in names] + [
         row("again.jpg", split="test")
@@ -266,6 +267,44 @@ def _custom_without_label(folder: Path) -> None:
 
 WHITE: Final = np.full(SIZE, 255, np.uint8)
 GREYS: Final = np.tile(np.arange(SIZE[1], dtype=np.uint8) * 4, (SIZE[0], 1))
+
+# What is special about the files of an example.
+NOTES: Final = {
+    "MANIFEST_PATH_MISSING": "a config without dataset.manifest_path",
+    "MANIFEST_NOT_FOUND": "no m.jsonl",
+    "MANIFEST_NOT_READABLE": "m.jsonl is a folder",
+    "MANIFEST_MISSING_IMAGE": "the file is called a.png",
+    "IMAGE_TRUNCATED": "a.png has half of its bytes",
+    "IMAGE_EMPTY": "a.png has 0 bytes",
+    "IMAGE_UNREADABLE": 'a.png holds the text "no picture"',
+    "IMAGE_BIT_DEPTH": "a.png has 16 bits per channel",
+    "IMAGE_COLOR_SPACE": "a.jpg has four colours",
+    "IMAGE_FRAMES": "a.tiff holds two pictures",
+    "IMAGE_TOO_LARGE": "a.pgm: its header says 50000 x 50000",
+    "IMAGE_DTYPE": "a.npy: float32",
+    "IMAGE_SHAPE": "a.npy: channels first",
+    "IMAGE_SIZE_UNUSUAL": "11.png is narrower than the others",
+    "IMAGE_SIZES_VARY": "each has a size of its own",
+    "IMAGE_CHANNELS_UNUSUAL": "11.png is grey, the others are RGB",
+    "IMAGE_BIT_DEPTH_UNUSUAL": "11.png has 1 bit per pixel",
+    "IMAGE_TOO_DARK": "11.png: a sixteenth of the light",
+    "IMAGE_SATURATED": "11.png: twice the light",
+    "IMAGE_BLURRED": "11.png is out of focus",
+    "IMAGE_CONSTANT": "11.png: grey level 90 everywhere",
+    "MASK_UNREADABLE": 'mask.png holds the text "no picture"',
+    "MASK_SIZE_MISMATCH": "mask.png is half as wide as b.png",
+    "MASK_EMPTY": "mask.png holds the value 1 only",
+    "MASK_NOT_BINARY": "mask.png is a ramp of grey levels",
+    "MASK_ON_NORMAL": "mask.png is white",
+    "DUPLICATE_IN_TRAIN_AND_TEST": "copy.png has the bytes of a.png",
+    "DUPLICATE_IN_TRAIN_AND_VAL": "copy.png has the bytes of a.png",
+    "DUPLICATE_IN_SPLIT": "copy.png has the bytes of a.png",
+    "DUPLICATE_IN_CATEGORIES": "copy.png has the bytes of a.png",
+    "DUPLICATE_WITH_OTHER_LABEL": "copy.png has the bytes of a.png",
+    "NEAR_DUPLICATE_IN_TRAIN_AND_TEST": "again.jpg is 00.png, exposed differently",
+    "PATH_LINK": "a.png is a link to ../data_elsewhere.png",
+    "PATH_COLLISION": "both files are there",
+}
 
 EXAMPLES: Final[dict[str, Example]] = {
     "MANIFEST_PATH_MISSING": Example(_nothing, manifest=None),

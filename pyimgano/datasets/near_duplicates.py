@@ -1,11 +1,12 @@
 """Finds pictures of one part, or one frame, on both sides of a split.
 
-A hash proposes (`perceptual_hash.py`), a finer comparison decides: both pictures small,
-high-passed, what the category shares taken away, frequencies at equal weight up to the
-finest, and the correlation at the best small shift, to half a pixel. It finds pictures
-that were saved again, made smaller, exposed differently or moved by a few per cent. It
-does not find a part that was turned, moved far or lit from another side.
-docs/preflight.md has the measured rates.
+A hash proposes (`perceptual_hash.py`), a finer comparison decides: both pictures small
+and high-passed; what many of the category share taken away (the mean, the strongest
+principal components); frequencies at equal weight up to the finest; aligned at the best
+small shift, to half a pixel. Then they must agree block by block: a common pose or grid
+agrees somewhere, one photograph agrees everywhere. It finds pictures that were saved
+again, made smaller, exposed differently or moved a little. It does not find a part that
+was turned, moved far or lit from another side. docs/preflight.md has measured rates.
 """
 
 from __future__ import annotations
@@ -43,18 +44,16 @@ SIDE: Final = 128  # px
 HIGH_PASS_PX: Final = 2.0
 MAX_SHIFT: Final = 0.06  # of the side
 TAPER: Final = 0.25  # periods a pixel where weights fall to 1/e: finer is mostly noise
-# Chosen on five sets of photographs: other screws in the same pose reach 0.68, other
-# solar cells 0.72; the same picture at JPEG quality 50 has 0.77 and more, at half its
-# size 0.79 and more, re-exposed 0.95 and more.
-SIMILAR: Final = 0.75
-# Where hardly any picture has a look-alike, one that has is a find at less: the same
-# tile in another light has 0.3 to 0.8, and a stranger below 0.3.
-SIMILAR_AT_LEAST: Final = 0.4
-FAR: Final = 6.0  # robust standard deviations above the category's middle
-ENOUGH_TESTS: Final = 20  # pictures that tell what is usual in a category
+BLOCKS: Final = 5  # in each direction; a screw leaves most of 25 to the background
+QUANTILE: Final = 0.25  # of the blocks' correlations: three of four agree better
+# Chosen on five sets of photographs: other screws in the same pose reach 0.15, other
+# solar cells 0.26; of planted copies at JPEG quality 50, 88 % and more are above. Drawn
+# parts that differ by little but noise reach 0.68.
+SIMILAR: Final = 0.45
 WITHIN_BITS: Final = 40  # of 128; hashes of strangers differ in 64, standard error 5.7
 VERIFIED_EACH: Final = 3  # pairs that are compared for one test picture at most
-SAMPLE: Final = 100  # pictures that tell what the category shares
+SAMPLE: Final = 200  # pictures that tell what the category shares
+SHARED: Final = 12  # principal components that are taken away, at most n / 16
 CACHED: Final = 512  # spectra, 33 kB each
 
 
@@ -64,7 +63,7 @@ class NearPair:
 
     first: int
     second: int
-    similarity: float  # 0..1
+    similarity: float  # 0..1; three of four blocks correlate at least as well
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +90,7 @@ def find_near_duplicates(
     load: Callable[[int], Thumbnail],
     *,
     same: npt.NDArray[np.int64],
-    similar: float | None = None,
+    similar: float = SIMILAR,
     progress: Callable[[int, int], None] | None = None,
 ) -> NearDuplicates:
     """Give the near-duplicates across the sides of one category.
@@ -105,44 +104,33 @@ def find_near_duplicates(
         sides: (n,) 0 for pictures that learn (train, val), 1 for test.
         load: gives the thumbnail of a picture by its index.
         same: (n,) ids; pictures of equal id have equal bytes and are no pair.
-        similar: similarity from which two are a pair; None: by what is usual in the
-            category, between 0.4 and 0.75.
+        similar: similarity from which two are a pair.
         progress: told (done, total) test pictures.
     """
     if len(descriptors) < 2 or not (sides == 0).any() or not (sides == 1).any():
         return NearDuplicates((), ())
     proposed = list(
-        neighbours(hashes(descriptors), sides, each=VERIFIED_EACH, within=WITHIN_BITS)
+        neighbours(
+            hashes(descriptors),
+            sides,
+            same=same,
+            each=VERIFIED_EACH,
+            within=WITHIN_BITS,
+        )
     )
     pairs: list[NearPair] = []
-    comparison = _Comparison(load, len(descriptors)) if proposed else None
+    if not proposed:
+        return NearDuplicates((), ())
+    comparison = _Comparison(load, len(descriptors))
     for done, (judged, candidates) in enumerate(proposed, start=1):
         for _, learned in candidates:
-            if same[judged] == same[learned] or comparison is None:
-                continue
             similarity = comparison.similarity(learned, judged)
-            pairs.append(NearPair(learned, judged, similarity))
+            if similarity >= similar:
+                pairs.append(NearPair(learned, judged, similarity))
         if progress is not None:
             progress(done, len(proposed))
-    limit = _limit(pairs, int((sides == 1).sum())) if similar is None else similar
-    pairs = [pair for pair in pairs if pair.similarity >= limit]
     pairs.sort(key=lambda pair: (-pair.similarity, pair.first, pair.second))
     return NearDuplicates(tuple(pairs), _clusters(pairs))
-
-
-def _limit(pairs: list[NearPair], n_tests: int) -> float:
-    """Give the similarity that is unusual in a category of n test pictures."""
-    if n_tests < ENOUGH_TESTS:
-        return SIMILAR
-    best: dict[int, float] = {}
-    for pair in pairs:
-        best[pair.second] = max(pair.similarity, best.get(pair.second, 0.0))
-    # A picture that nothing was proposed for has no look-alike.
-    highest = np.zeros(n_tests)
-    highest[: len(best)] = list(best.values())
-    middle = float(np.median(highest))
-    sigma = 1.4826 * float(np.median(np.abs(highest - middle)))
-    return float(np.clip(middle + FAR * sigma, SIMILAR_AT_LEAST, SIMILAR))
 
 
 class _Comparison:
@@ -153,42 +141,59 @@ class _Comparison:
         sample = np.arange(n)
         if n > SAMPLE:
             sample = np.sort(rng.choice(n, SAMPLE, replace=False))
-        self._sample = set(sample.tolist())
-        self._spectrum = lru_cache(maxsize=CACHED)(lambda i: _spectrum(load(i)))
-        self._sum = np.zeros((SIDE, SIDE // 2 + 1), np.complex64)
+        self._load = load
+        pictures = np.stack([load(int(i)).ravel() for i in sample])  # (m, SIDE**2)
+        # Of two pictures, the mean is half of each: nothing is taken away.
+        self._mean = pictures.mean(axis=0) if n > 2 else np.zeros(1, np.float32)
+        self._shared = _directions(
+            pictures - self._mean, min(SHARED, len(sample) // 16)
+        )
+        self._all = len(sample) if n == len(sample) and n > 2 else 0
+        self._spectrum = lru_cache(maxsize=CACHED)(self._individual)
+        power = np.zeros((SIDE, SIDE // 2 + 1))
         for i in sample.tolist():
-            self._sum += self._spectrum(i)
-        mean, power = self._sum / len(sample), np.zeros(self._sum.shape)
-        for i in sample.tolist():
-            power += np.abs(self._spectrum(i) - mean) ** 2
+            power += np.abs(self._spectrum(i)) ** 2
         level = np.sqrt(power / len(sample))
         # A tenth of the mean is added: frequencies without content stay without weight.
         level = level + 0.1 * level.mean() + 1e-6
         rows, columns = np.fft.fftfreq(SIDE)[:, None], np.fft.rfftfreq(SIDE)[None]
         taper = np.exp(-(rows**2 + columns**2) / (2 * TAPER**2))
         self._weight = (taper / level).astype(np.float32)
+        self._rows, self._columns = rows, columns
         shift = round(MAX_SHIFT * 2 * SIDE)  # half pixels
         self._shifts = np.r_[0 : shift + 1, -shift:0]
 
     def similarity(self, first: int, second: int) -> float:
-        """Give the correlation 0..1 at the best shift."""
+        """Give what three of four blocks reach at the best shift: 0..1."""
         a, b = self._spectrum(first), self._spectrum(second)
-        # Without the pair itself: of few pictures it would be a large part of the mean.
-        members = [i for i in {first, second} if i in self._sample]
-        total, n = self._sum, len(self._sample) - len(members)
-        for i in members:
-            total = total - self._spectrum(i)
-        mean = total / n if n else np.complex64(0)
-        a, b = (a - mean) * self._weight, (b - mean) * self._weight
+        if self._all:
+            # The mean without the pair itself, of which few pictures would be a large
+            # part: a - (sum - a - b) / (n - 2), up to a factor.
+            a, b = (self._all - 1) * a + b, (self._all - 1) * b + a
+        a, b = a * self._weight, b * self._weight
         energy = float(np.sqrt(_energy(a) * _energy(b)))
         if energy < 1e-6:
             return 0.0
-        near = _correlation(a * np.conj(b))[np.ix_(self._shifts, self._shifts)] / energy
-        return float(np.clip(near.max(), 0.0, 1.0))
+        near = _correlation(a * np.conj(b))[np.ix_(self._shifts, self._shifts)]
+        row, column = np.unravel_index(near.argmax(), near.shape)
+        down, right = self._shifts[row] / 2, self._shifts[column] / 2
+        moved = np.exp(2j * np.pi * (self._rows * down + self._columns * right))
+        agreement = _block_correlations(np.fft.irfft2(a * moved), np.fft.irfft2(b))
+        return float(np.clip(np.quantile(agreement, QUANTILE), 0.0, 1.0))
+
+    def _individual(self, index: int) -> Spectrum:
+        """Give the spectrum (SIDE, SIDE / 2 + 1) of what a picture does not share."""
+        rest = self._load(index).ravel() - self._mean
+        rest = rest - (self._shared @ rest) @ self._shared
+        return np.fft.rfft2(rest.reshape(SIDE, SIDE)).astype(np.complex64)
 
 
-def _spectrum(picture: Thumbnail) -> Spectrum:
-    return np.fft.rfft2(picture).astype(np.complex64)
+def _directions(centred: npt.NDArray[np.float32], n: int) -> npt.NDArray[np.float32]:
+    """Give the n strongest principal components (n, d) of rows (m, d), orthonormal."""
+    values, vectors = np.linalg.eigh(centred @ centred.T)  # (m, m): far smaller than d
+    strongest = vectors[:, ::-1][:, :n].T @ centred
+    scale = np.sqrt(np.maximum(values[::-1][:n], 1e-6))
+    return np.asarray(strongest / scale[:, None], dtype=np.float32)
 
 
 def _correlation(product: Spectrum) -> npt.NDArray[np.float64]:
@@ -198,6 +203,26 @@ def _correlation(product: Spectrum) -> npt.NDArray[np.float64]:
     padded[:half, :half] = product[:half, :half]
     padded[-half:, :half] = product[-half:, :half]
     return np.asarray(np.fft.irfft2(padded) * fine * fine, dtype=np.float64)
+
+
+def _block_correlations(
+    first: npt.NDArray[np.floating], second: npt.NDArray[np.floating]
+) -> npt.NDArray[np.float64]:
+    """Give the correlation of each block of two aligned pictures; edges are left out.
+
+    A block with nothing in it correlates by 0.
+    """
+    edge = round(MAX_SHIFT * SIDE)
+    width = (SIDE - 2 * edge) // BLOCKS
+    inner = slice(edge, edge + BLOCKS * width)
+
+    def blocks(picture: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+        cut = picture[inner, inner].reshape(BLOCKS, width, BLOCKS, width)
+        return np.asarray(cut.transpose(0, 2, 1, 3), np.float64).reshape(BLOCKS**2, -1)
+
+    a, b = blocks(first), blocks(second)
+    energy = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+    return np.asarray((a * b).sum(axis=1) / np.maximum(energy, 1e-12))
 
 
 def _energy(spectrum: Spectrum) -> float:

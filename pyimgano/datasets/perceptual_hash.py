@@ -1,12 +1,13 @@
 """A hash of what a picture shows, and the search for pictures with nearly the same.
 
 All good parts of one kind look alike, so that a hash of the picture itself finds
-everything near everything. Here the category's mean is taken away first and each
-coefficient is divided by its spread: what all parts share cancels, and the signs of the
-rest are the hash. The search sorts hashes under random orders of their bits (Charikar,
-"Similarity estimation techniques from rounding algorithms", STOC 2002, section 3;
-Manku, Jain and Das Sarma, "Detecting near-duplicates for web crawling", WWW 2007):
-near ones come to stand beside each other in some order, whatever the data.
+everything near everything. Here the category's mean is taken away first, and then its
+strongest principal components (how parts lie, which of two designs they are): what many
+parts share cancels, and the signs of the rest are the hash. The search sorts hashes
+under random orders of their bits (Charikar, "Similarity estimation techniques from
+rounding algorithms", STOC 2002, section 3; Manku, Jain and Das Sarma, "Detecting
+near-duplicates for web crawling", WWW 2007): near ones come to stand beside each other
+in some order, whatever the data.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ LOWEST: Final = 12  # coefficients in each direction: up to 6 periods across
 HIGH_PASS_PX: Final = 4.0
 LEVELS: Final = 8.0  # int8 steps for a unit of a coefficient, of deviation 3
 
+SHARED: Final = 16  # principal components that are taken away, at most n / 16
 ORDERS: Final = (
     24  # of the bits; with 24, distance 20 of 10^5 pictures is found by 94 %
 )
@@ -69,18 +71,28 @@ def hashes(descriptors: npt.NDArray[np.int8]) -> Hashes:
     """Give (n, 2) uint64: the signs of what is individual in each descriptor."""
     n = len(descriptors)
     # Two pictures are each other's mirror about their mean: below four, none is taken.
-    mean = descriptors.mean(axis=0, dtype=np.float64) if n >= 4 else 0.0
+    mean = descriptors.mean(axis=0, dtype=np.float64) if n >= 4 else np.zeros(1)
+    parts = range(0, n, 4096)  # as floats, all at once would be eight times larger
+    covariance = np.zeros((DESCRIPTOR_SIZE, DESCRIPTOR_SIZE))
+    for start in parts:
+        centred = descriptors[start : start + 4096] - mean
+        covariance += centred.T @ centred
+    directions = np.linalg.eigh(covariance)[1][:, ::-1][:, : min(SHARED, n // 16)]
     signs = np.empty((n, DESCRIPTOR_SIZE // 8), np.uint8)
-    for start in range(
-        0, n, 4096
-    ):  # in parts: as floats all would be eight times larger
-        part = descriptors[start : start + 4096] - mean
-        signs[start : start + 4096] = np.packbits(part > 0, axis=1)
+    for start in parts:
+        centred = descriptors[start : start + 4096] - mean
+        individual = centred - (centred @ directions) @ directions.T
+        signs[start : start + 4096] = np.packbits(individual > 0, axis=1)
     return signs.view(np.uint64)
 
 
 def neighbours(
-    codes: Hashes, sides: npt.NDArray[np.int8], *, each: int, within: int
+    codes: Hashes,
+    sides: npt.NDArray[np.int8],
+    *,
+    same: npt.NDArray[np.int64],
+    each: int,
+    within: int,
 ) -> Iterator[tuple[int, list[tuple[int, int]]]]:
     """Give, for pictures of side 1, those of side 0 with the nearest hashes.
 
@@ -89,41 +101,66 @@ def neighbours(
     Args:
         codes: (n, 2) hashes.
         sides: (n,) 0 or 1.
+        same: (n,) ids; pictures of equal id are no neighbours.
         each: how many at most for one picture.
         within: bits that may differ.
 
     Yields:
         (index, [(bits that differ, index of side 0), ...]), nearest first, by index.
     """
-    n = len(codes)
-    best: dict[int, dict[int, int]] = {}
+    judged = np.flatnonzero(sides == 1)
+    place = np.zeros(len(codes), np.int64)
+    place[judged] = np.arange(len(judged))
+    nearest = _Nearest(len(judged), each, within)
+    for order in _orders(codes):
+        for step in range(1, min(WINDOW, len(codes) - 1) + 1):
+            ahead, behind = order[:-step], order[step:]
+            for test, learned in ((ahead, behind), (behind, ahead)):
+                pairs = (sides[test] == 1) & (sides[learned] == 0)
+                pairs &= same[test] != same[learned]
+                i, j = test[pairs], learned[pairs]
+                nearest.add(place[i], j, _differing_bits(codes[i], codes[j]))
+    for number, index in enumerate(judged.tolist()):
+        found = nearest.of(number)
+        if found:
+            yield index, found
+
+
+def _orders(codes: Hashes) -> Iterator[npt.NDArray[np.int64]]:
+    """Give the pictures sorted by their bits, in several random orders of the bits."""
     rng = np.random.default_rng(0)
     bits = np.unpackbits(codes.view(np.uint8), axis=1)
     for _ in range(ORDERS):
         mixed = np.packbits(bits[:, rng.permutation(DESCRIPTOR_SIZE)], axis=1)
         words = np.ascontiguousarray(mixed).view(np.uint64)
-        order = np.lexsort((words[:, 1], words[:, 0]))
-        for step in range(1, min(WINDOW, n - 1) + 1):
-            first, second = order[:-step], order[step:]
-            crossing = sides[first] != sides[second]
-            first, second = first[crossing], second[crossing]
-            distance = _differing_bits(codes[first], codes[second])
-            near = distance <= within
-            judged = np.where(sides[first] == 1, first, second)[near]
-            learned = np.where(sides[first] == 1, second, first)[near]
-            for i, j, d in zip(
-                judged.tolist(), learned.tolist(), distance[near].tolist(), strict=True
-            ):
-                _keep(best.setdefault(i, {}), j, d, each)
-    for i in sorted(best):
-        yield i, sorted((d, j) for j, d in best[i].items())
+        yield np.lexsort((words[:, 1], words[:, 0]))
 
 
-def _keep(kept: dict[int, int], index: int, distance: int, limit: int) -> None:
-    """Keep the nearest few; of equal distance those with the lower index."""
-    kept[index] = distance
-    if len(kept) > limit:
-        del kept[max(kept, key=lambda other: (kept[other], other))]
+class _Nearest:
+    """The few nearest of each of n pictures, as they come."""
+
+    def __init__(self, n: int, each: int, within: int) -> None:
+        self._none = within + 1
+        self._bits = np.full((n, each), self._none, np.uint8)
+        self._index = np.full((n, each), -1, np.int32)
+
+    def add(
+        self,
+        row: npt.NDArray[np.int64],
+        index: npt.NDArray[np.int64],
+        bits: npt.NDArray[np.int64],
+    ) -> None:
+        """Take one candidate for each row, no row twice, where it is nearer."""
+        known = (self._index[row] == index[:, None]).any(axis=1)
+        worst = self._bits[row].argmax(axis=1)
+        nearer = ~known & (bits < self._bits[row, worst])
+        self._bits[row[nearer], worst[nearer]] = bits[nearer]
+        self._index[row[nearer], worst[nearer]] = index[nearer]
+
+    def of(self, row: int) -> list[tuple[int, int]]:
+        """Give (bits, index) of one picture's nearest, nearest first."""
+        found = zip(self._bits[row].tolist(), self._index[row].tolist(), strict=True)
+        return sorted((bits, index) for bits, index in found if bits < self._none)
 
 
 def _differing_bits(first: Hashes, second: Hashes) -> npt.NDArray[np.int64]:

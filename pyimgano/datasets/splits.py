@@ -176,7 +176,11 @@ def _log_conflict(
         group_id=group_id,
         splits=list(explicit),
         lines=[row.line for row in [*firsts, *others][:20]],
-        n_rows=len(members),
+        images=[
+            {"image": row.image, "category": category, "split": row.split}
+            for row in [*firsts, *others][:20]
+        ],
+        n_images=len(members),
     )
 
 

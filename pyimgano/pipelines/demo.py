@@ -260,7 +260,7 @@ def _preflight(loaded: LoadedConfig, progress: Progress) -> str:
     n_pairs = sum(content["near_duplicate_pairs"].values())
     return (
         f"preflight: {content['decoded']} pictures decoded, 0 errors, {n_warnings} "
-        f"warnings, {n_pairs} near-duplicates between learning and testing"
+        f"warnings, {n_pairs} look-alike pairs between learning and testing"
     )
 
 

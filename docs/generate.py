@@ -108,8 +108,10 @@ def preflight_output() -> str:
             folder.mkdir()
             report, text = example.run(folder)
             message = next(i.message for i in report.issues if i.code == code)
-            message = message.replace(f"{folder}/", "").replace(str(folder), ".")
-            message = message.replace(home, "..")
+            message = message.replace(f"{folder}/", "").replace(
+                f"{home}/data_", "../data_"
+            )
+            message = message.replace(str(folder), ".")
         shown = (shortened(text) if text else example.layout).rstrip()
         note = preflight_examples.NOTES.get(code)
         shown = "\n".join(filter(None, [shown, f"({note})" if note else ""]))

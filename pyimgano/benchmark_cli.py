@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from .command_errors import exit_code_of
+from .finite_range import FiniteRange
 
 
 @click.command(
@@ -37,7 +38,7 @@ from .command_errors import exit_code_of
 )
 @click.option(
     "--manifest-test-normal-fraction",
-    type=click.FloatRange(0.0, 0.9),
+    type=FiniteRange(0.0, 0.9),
     default=None,
     help="Share of normals without a split that goes to test. Default: 0.2.",
 )

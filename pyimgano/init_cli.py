@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -22,6 +23,7 @@ def init(folder: Path, force: bool) -> None:
     from importlib import resources
 
     from pyimgano_runtime.atomic import refuse_existing_file, write_text
+    from pyimgano_runtime.errors import ConfigError
 
     shipped = resources.files("pyimgano") / "resources"
     files = {
@@ -32,17 +34,29 @@ def init(folder: Path, force: bool) -> None:
         path: (shipped / name).read_text(encoding="utf-8")
         for path, name in files.items()
     }
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder}: is a file, expected a folder; name another one")
     folder.mkdir(parents=True, exist_ok=True)
-    for path in texts:
-        refuse_existing_file(path, force=force)
+    for path, is_ours in zip(texts, (_is_config, _holds_comments), strict=True):
+        refuse_existing_file(path, force=force, is_ours=is_ours)
     for path, text in texts.items():
         write_text(path, text)
     for path in texts:
         click.echo(str(path))
+    here = shlex.quote(str(folder))
     click.echo(
         f"\nNext: pictures of good parts into {folder}/good, of defects into "
         f"{folder}/bad, then\n"
-        f"  pyimgano manifest create --from {folder}\n"
-        f"  pyimgano preflight --config {folder}/config.json\n"
-        f"  pyimgano train --config {folder}/config.json --output run"
+        f"  pyimgano manifest create --from {here}\n"
+        f"  pyimgano preflight --config {here}/config.json\n"
+        f"  pyimgano train --config {here}/config.json --output run"
     )
+
+
+def _is_config(head: bytes) -> bool:
+    return head.lstrip().startswith(b"{") and b'"dataset"' in head
+
+
+def _holds_comments(head: bytes) -> bool:
+    # Rows are work: they are never replaced by a template.
+    return all(not line or line.startswith(b"#") for line in head.splitlines())

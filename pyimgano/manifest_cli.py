@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from .command_errors import EXIT_REFUSED
+from .finite_range import FiniteRange
 
 if TYPE_CHECKING:
+    from .datasets.issues import PreflightReport
     from .datasets.rows import ManifestRow
 
 
@@ -74,19 +76,37 @@ def create(
     folders, and the layouts of MVTec AD, MVTec LOCO, MVTec AD 2, VisA and BTAD. Masks
     are found in ground_truth/ or masks/. Nothing is moved or copied.
     """
+    from pyimgano_runtime._reader import closest
     from pyimgano_runtime.atomic import refuse_existing_file
     from pyimgano_runtime.errors import ConfigError
 
     from .datasets.catalog import DataSource, scan_dataset
     from .datasets.issues import IssueLog
-    from .datasets.layouts import recognise
-    from .datasets.manifest_writer import holds_no_rows, needs_root, write_rows
+    from .datasets.layouts import LAYOUTS, recognise
+    from .datasets.manifest import category_problem
+    from .datasets.manifest_writer import (
+        holds_no_rows,
+        is_manifest,
+        needs_root,
+        write_rows,
+    )
 
     if guess_groups and group_pattern is not None:
         raise ConfigError("--guess-groups, --group-pattern: give one of them")
+    if not folder.is_dir():
+        raise ConfigError(f"--from: {folder} is no folder; name that of the pictures")
+    if layout is not None and layout not in LAYOUTS:
+        raise ConfigError(
+            f'--layout: found "{layout}", expected one of {", ".join(LAYOUTS)} '
+            f"({closest(layout, LAYOUTS)})"
+        )
+    if rename is not None and (problem := category_problem(rename)):
+        raise ConfigError(f"--rename: {problem}")
     output = output or folder / "manifest.jsonl"
-    refuse_existing_file(output, force=force or holds_no_rows(output))
-    kind = layout or (recognise(folder) if folder.is_dir() else None) or "custom"
+    refuse_existing_file(
+        output, force=force or holds_no_rows(output), is_ours=is_manifest
+    )
+    kind = layout or recognise(folder) or "custom"
     log = IssueLog()
     rows = scan_dataset(DataSource(kind, None, folder), log, categories=category)
     log.raise_errors()
@@ -102,7 +122,11 @@ def create(
             "the manifest is used",
             err=True,
         )
-    _print_summary(_examine(output, folder), output, as_json)
+    report = _examine(output, folder)
+    _print_summary(report, output, as_json)
+    for issue in report.issues:
+        if issue.severity == "error":
+            click.echo(f"training would refuse it: {issue.message}", err=True)
 
 
 def _grouped(rows: list[ManifestRow], pattern: str | None) -> list[ManifestRow]:
@@ -149,7 +173,7 @@ def validate(path: Path, root: Path | None, as_json: bool) -> int:
     """
     from .reporting.preflight_table import print_preflight
 
-    report = _examine(path, root).report
+    report = _examine(path, root)
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
     else:
@@ -168,16 +192,19 @@ def stats(path: Path, root: Path | None, as_json: bool) -> int:
 
     Exit code 2 if lines could not be read; "validate" names them.
     """
-    found = _examine(path, root)
-    _print_summary(found, path, as_json)
-    if not found.report.has_errors:
+    report = _examine(path, root)
+    _print_summary(report, path, as_json)
+    if not report.has_errors:
         return 0
-    n_errors = found.report.summary["issues"]["error"]
-    click.echo(
-        f"{path}: {n_errors} errors, what they concern is not counted; see: pyimgano "
-        f"manifest validate {path}",
-        err=True,
-    )
+    errors = [issue.message for issue in report.issues if issue.severity == "error"]
+    if not report.summary["categories"]:
+        click.echo(errors[0], err=True)
+    else:
+        click.echo(
+            f"{path}: {len(errors)} errors, what they concern is not counted; see: "
+            f"pyimgano manifest validate {path}",
+            err=True,
+        )
     return EXIT_REFUSED
 
 
@@ -197,14 +224,14 @@ def stats(path: Path, root: Path | None, as_json: bool) -> int:
 )
 @click.option(
     "--test-normal-fraction",
-    type=click.FloatRange(0.0, 0.9),
+    type=FiniteRange(0.0, 0.9),
     default=0.2,
     show_default=True,
     help="Share of normals without a split that goes to test.",
 )
 @click.option(
     "--val-normal-fraction",
-    type=click.FloatRange(0.0, 0.9),
+    type=FiniteRange(0.0, 0.9),
     default=0.0,
     show_default=True,
     help="Share of them that calibrates only.",
@@ -232,10 +259,10 @@ def split(
 
     from .datasets.issues import IssueLog
     from .datasets.manifest import scan_manifest
-    from .datasets.manifest_writer import write_splits
+    from .datasets.manifest_writer import is_manifest, write_splits
     from .datasets.splits import assign_splits
 
-    refuse_existing_file(output, force=force)
+    refuse_existing_file(output, force=force, is_ours=is_manifest)
     if test_normal_fraction + val_normal_fraction >= 1:
         raise ConfigError(
             "--test-normal-fraction, --val-normal-fraction: their sum is "
@@ -263,18 +290,18 @@ def split(
     _print_summary(_examine(output, root), output, as_json)
 
 
-def _examine(path: Path, root: Path | None) -> Any:
+def _examine(path: Path, root: Path | None) -> PreflightReport:
     from .datasets.catalog import DataSource
     from .workbench.preflight import PreflightPlan, examine
 
     plan = PreflightPlan(source=DataSource("manifest", path, root))
-    return examine(plan, content=False)
+    return examine(plan, content=False).report
 
 
-def _print_summary(found: Any, path: Path, as_json: bool) -> None:
+def _print_summary(report: PreflightReport, path: Path, as_json: bool) -> None:
     from .reporting.preflight_table import print_counts
 
     if as_json:
-        click.echo(json.dumps(found.report.summary, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(report.summary, indent=2, ensure_ascii=False))
     else:
-        print_counts(found.report.summary, str(path))
+        print_counts(report.summary, str(path))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .command_errors import EXIT_REFUSED
+from .finite_range import FiniteRange
 
 if TYPE_CHECKING:
     from .workbench.preflight import PreflightPlan
@@ -40,13 +41,13 @@ if TYPE_CHECKING:
 @click.option("--category", multiple=True, help="Only these; may be repeated.")
 @click.option(
     "--test-normal-fraction",
-    type=click.FloatRange(0.0, 0.9),
+    type=FiniteRange(0.0, 0.9),
     help="Share of normals without a split that goes to test. Default: 0.2.",
 )
 @click.option("--split-seed", type=click.IntRange(0), help="Default: 0.")
 @click.option(
     "--target-false-alarm-rate",
-    type=click.FloatRange(1e-6, 0.5),
+    type=FiniteRange(1e-6, 0.5),
     help="Rate that the normals should be able to promise. Default: 0.01.",
 )
 @click.option(
@@ -68,12 +69,13 @@ def preflight(
     """
     from pyimgano_runtime.atomic import refuse_existing_file
 
+    from .reporting.preflight_page import is_page, write_preflight_page
     from .reporting.preflight_table import print_preflight
     from .terminal_progress import TerminalProgress
     from .workbench.preflight import examine
 
     if html_path is not None:
-        refuse_existing_file(html_path, force=force)
+        refuse_existing_file(html_path, force=force, is_ours=is_page)
     plan = _plan(**options)
     with TerminalProgress() as progress:
         found = examine(plan, progress=progress)
@@ -82,16 +84,15 @@ def preflight(
     else:
         print_preflight(found.report, plan.source.place)
     if html_path is not None:
-        from .reporting.preflight_page import write_preflight_page
-
         n_pictures = write_preflight_page(
             html_path, found.report, found.splits, title=plan.source.place
         )
-        click.echo(
-            f"{html_path}: holds {n_pictures} of your pictures, made small; mind who "
-            "gets it",
-            err=True,
+        notice = (
+            f"holds {n_pictures} of your pictures, made small; mind who gets it"
+            if n_pictures
+            else "written; there was nothing to show in pictures"
         )
+        click.echo(f"{html_path}: {notice}", err=True)
     return EXIT_REFUSED if found.report.has_errors else 0
 
 

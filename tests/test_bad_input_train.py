@@ -170,7 +170,7 @@ def test_an_unreadable_mask(refused: Callable[..., str], manifest: Path) -> None
 
 def test_a_label_without_meaning(refused: Callable[..., str], manifest: Path) -> None:
     error = refused(rows=lambda rows: rows[0].update(label="maybe"))
-    assert f"{manifest}:1: label: found 'maybe', expected 0 or" in error
+    assert f'{manifest}:1: label: found "maybe", expected 0 or' in error
 
 
 def test_a_category_that_is_not_there(refused: Callable[..., str]) -> None:

@@ -83,15 +83,24 @@ def test_init_keeps_what_is_there(run_cli: Run, tmp_path: Path) -> None:
     assert "already exists" in done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["manifest.jsonl"]
     assert (tmp_path / "manifest.jsonl").read_text("utf-8") == "mine"
+    forced = run_cli("init", tmp_path, "--force")
+    assert forced.code == 2
+    assert "is a file of another kind" in forced.stderr
+
+
+def test_init_replaces_its_own_files_when_forced(run_cli: Run, tmp_path: Path) -> None:
+    assert run_cli("init", tmp_path).code == 0
+    assert run_cli("init", tmp_path).code == 2
     assert run_cli("init", tmp_path, "--force").code == 0
 
 
 @pytest.mark.slow
 def test_the_starter_config_trains(run_cli: Run, tmp_path: Path) -> None:
     write_dataset(tmp_path, n_train=20, n_test_normal=4, n_test_defect=4)
-    manifest = (tmp_path / "manifest.jsonl").read_bytes()
-    assert run_cli("init", tmp_path, "--force").code == 0
-    (tmp_path / "manifest.jsonl").write_bytes(manifest)
+    manifest = tmp_path / "manifest.jsonl"
+    manifest = manifest.rename(tmp_path / "rows.jsonl")
+    assert run_cli("init", tmp_path).code == 0
+    manifest.replace(tmp_path / "manifest.jsonl")
     config, output = tmp_path / "config.json", tmp_path / "run"
     assert run_cli("train", "--config", config, "--preflight").code == 0
     assert run_cli("train", "--config", config, "--output", output).code == 0

@@ -35,6 +35,7 @@ SHARED = {
     "option_fields",
     "terminal_progress",
     "command_errors",
+    "finite_range",
     "source_date",
 }
 # Third-party packages a part may import anywhere, at the top or inside of a function.

@@ -158,6 +158,8 @@ def test_a_pattern_names_the_part(run_cli: Run, photos: Path) -> None:
         (["--group-pattern", "part["], "is no regular expression"),
         (["--group-pattern", "part"], "has no group"),
         (["--group-pattern", "(p)", "--guess-groups"], "give one of them"),
+        (["--rename", ""], "expected 1 to 100 printable characters"),
+        (["--rename", "a\nb"], "expected 1 to 100 printable characters"),
         (["--layout", "mvtek"], 'did you mean "mvtec"'),
         (["--category", "nuts"], 'no category "nuts"'),
     ],
@@ -179,7 +181,46 @@ def test_a_folder_without_pictures_says_what_is_expected(
     assert "<root>/good/*.png" in done.stderr
     gone = run_cli("manifest", "create", "--from", tmp_path / "gone")
     assert gone.code == 2
-    assert "gone" in gone.stderr
+    assert "gone is no folder; name that of the pictures" in gone.stderr
+
+
+def test_pictures_in_folders_of_folders_are_read(run_cli: Run, tmp_path: Path) -> None:
+    root = draw(
+        tmp_path / "parts",
+        *("good/monday/0.png", "good/tuesday/0.png", "bad/scratch/0.png"),
+        *("bad/dent/0.png", "bad_masks/dent/0.png"),
+    )
+    assert run_cli("manifest", "create", "--from", root).code == 0
+    rows = read_manifest(root / "manifest.jsonl")
+    assert [(row.image, row.label, row.mask) for row in rows] == [
+        ("bad/dent/0.png", 1, "bad_masks/dent/0.png"),
+        ("bad/scratch/0.png", 1, None),
+        ("good/monday/0.png", 0, None),
+        ("good/tuesday/0.png", 0, None),
+    ]
+
+
+def test_pictures_that_are_not_read_are_said(run_cli: Run, tmp_path: Path) -> None:
+    root = draw(tmp_path, "good/0.png", "good/1.png", "bad/2.png")
+    (root / "bad/3.HEIC").touch()
+    done = run_cli("manifest", "create", "--from", root)
+    assert "1 .heic files are not read" in done.stderr
+    mvtec = draw(
+        *(tmp_path / "ad", "nut/train/good/0.png", "nut/train/good/1.png"),
+        *("nut/test/good/lot2/2.png", "nut/test/dent/3.png"),
+        "nut/ground_truth/dent/3_mask.png",
+    )
+    done = run_cli("manifest", "create", "--from", mvtec)
+    assert "1 pictures in a sub-folder are not read" in done.stderr
+
+
+def test_force_never_replaces_a_picture(run_cli: Run, photos: Path) -> None:
+    picture = photos / "good/part0_1.png"
+    before = picture.read_bytes()
+    arguments = ("--from", photos, "--output", picture, "--force")
+    done = run_cli("manifest", "create", *arguments)
+    assert done.code == 2
+    assert picture.read_bytes() == before
 
 
 def test_an_existing_manifest_is_kept_but_a_template_is_filled(

@@ -196,7 +196,7 @@ def test_a_missing_mask_is_refused(folder: Path) -> None:
 
 
 def test_a_folder_is_no_picture(folder: Path) -> None:
-    assert '"deep" is no file in' in problem(write(folder, row("deep")))
+    assert '"deep" is a folder' in problem(write(folder, row("deep")))
 
 
 def test_pictures_are_looked_for_beside_the_manifest_first(

@@ -243,5 +243,48 @@ def test_an_existing_page_is_kept_unless_forced(
     assert done.code == 2
     assert "already exists" in done.stderr
     assert page.read_text("utf-8") == "mine"
+    page.unlink()
+    assert run_cli(*arguments).code == 0
+    assert run_cli(*arguments).code == 2
     assert run_cli(*arguments, "--force").code == 0
-    assert page.read_text("utf-8") != "mine"
+
+
+def test_force_never_replaces_a_file_of_another_kind(
+    run_cli: Run, make_config: Callable[..., Path], manifest: Path
+) -> None:
+    config = make_config(manifest)
+    picture = manifest.parent / read_rows(manifest)[0]["image_path"]
+    for path in (manifest, config, picture):
+        before = path.read_bytes()
+        arguments = ("--manifest-path", manifest, "--html", path, "--force")
+        done = run_cli("preflight", *arguments)
+        assert done.code == 2
+        assert "is a file of another kind, which is never replaced" in done.stderr
+        assert path.read_bytes() == before
+
+
+def test_a_strip_is_measured_and_shown(run_cli: Run, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "strip.png"), np.full((1, 3000, 3), 90, np.uint8))
+    row = {"image_path": "strip.png", "category": "part", "label": 0}
+    manifest = write_manifest(tmp_path / "m.jsonl", [row])
+    page = tmp_path / "page.html"
+    done = run_cli("preflight", "--manifest-path", manifest, "--html", page)
+    assert "IMAGE_CONSTANT" in done.stdout
+    assert "holds 1 of your pictures" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "option", ["--test-normal-fraction", "--target-false-alarm-rate"]
+)
+def test_nan_is_no_fraction(run_cli: Run, manifest: Path, option: str) -> None:
+    done = run_cli("preflight", "--manifest-path", manifest, option, "nan")
+    assert done.code == 2
+    assert "nan is no number from" in done.stderr
+
+
+def test_a_category_that_is_named_twice_is_read_once(
+    run_cli: Run, manifest: Path
+) -> None:
+    twice = ("--category", "bracket", "--category", "bracket")
+    done = run_cli("preflight", "--manifest-path", manifest, *twice, "--json")
+    assert json.loads(done.stdout)["summary"]["counts"]["total"] == 25

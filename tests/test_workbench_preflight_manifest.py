@@ -295,6 +295,94 @@ def test_without_content_no_picture_is_opened(manifest: Path) -> None:
     assert codes(preflight(manifest), "error") == ["IMAGE_UNREADABLE"]
 
 
+def test_rows_without_a_picture_give_no_second_complaint(manifest: Path) -> None:
+    def lose(rows: list[dict[str, Any]]) -> None:
+        for row in rows[-2:]:
+            row["image_path"] = "gone.png"
+
+    report = preflight(edit(manifest, lose))
+    assert codes(report) == ["MANIFEST_MISSING_IMAGE"] * 2
+    chosen = preflight(manifest, categories=("bracket",), content=False)
+    assert "MANIFEST_CATEGORY_EMPTY" not in codes(chosen)
+
+
+def test_a_mask_folder_without_pictures_is_an_empty_mask(manifest: Path) -> None:
+    (manifest.parent / "none").mkdir()
+    edit(manifest, lambda rows: rows[-1].update(mask_path="none"))
+    issue = one(preflight(manifest), "MASK_EMPTY")
+    assert "is a folder without pictures" in issue.message
+
+
+@pytest.mark.parametrize("colour", [(255, 0, 0), (0, 0, 255)])
+def test_a_coloured_mask_marks_where_any_colour_is_bright(
+    manifest: Path, colour: tuple[int, int, int]
+) -> None:
+    mask = manifest.parent / read_rows(manifest)[-1]["mask_path"]
+    pixels = np.zeros((48, 48, 3), np.uint8)
+    pixels[5:9, 5:9] = colour
+    assert cv2.imwrite(str(mask), pixels)
+    assert "MASK_EMPTY" not in codes(preflight(manifest))
+
+
+def kinds(folder: Path, change: Callable[[Any], Any]) -> PreflightReport:
+    """Sixty good pictures of one kind, and forty of another."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(100):
+        picture = texture_image(rng, size=(48, 64))
+        name = f"{number:03}.png"
+        cv2.imwrite(str(folder / name), change(picture) if number % 5 < 2 else picture)
+        rows.append({"image_path": name, "category": "part", "label": 0})
+    return preflight(write_manifest(folder / "m.jsonl", rows))
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda picture: picture // 8, ["IMAGE_TOO_DARK"]),
+        (lambda picture: np.rot90(picture).copy(), ["IMAGE_SIZES_VARY"]),
+        (lambda picture: cv2.GaussianBlur(picture, (0, 0), 5), ["IMAGE_BLURRED"]),
+    ],
+)
+def test_two_kinds_of_good_pictures_are_one_remark(
+    tmp_path: Path, change: Callable[[Any], Any], expected: list[str]
+) -> None:
+    report = kinds(tmp_path, change)
+    found = [code for code in codes(report) if code.startswith("IMAGE")]
+    assert found == expected
+    assert {i.severity for i in report.issues if i.code in expected} == {"info"}
+
+
+def test_a_step_to_the_own_folder_is_portable(manifest: Path) -> None:
+    def step(rows: list[dict[str, Any]]) -> None:
+        rows[0]["image_path"] = rows[0]["image_path"].replace("/", "/./", 1)
+        rows[1]["image_path"] = "./" + rows[1]["image_path"]
+
+    assert "PATH_NOT_PORTABLE" not in codes(preflight(edit(manifest, step)))
+
+
+@pytest.mark.parametrize(
+    ("line", "column"),
+    [
+        ('{"image_path": "a.png", "label": NaN}', 34),
+        ('{"label": 0, "label": 1}', 14),
+        ("\ufeff{}", 1),
+    ],
+)
+def test_every_refusal_of_a_line_has_its_column(
+    tmp_path: Path, line: str, column: int
+) -> None:
+    (tmp_path / "m.jsonl").write_text(line + "\n", encoding="utf-8")
+    issue = one(preflight(tmp_path / "m.jsonl"), "MANIFEST_INVALID_JSON")
+    assert issue.context["column"] == column
+
+
+def test_a_misspelt_label_has_a_suggestion(manifest: Path) -> None:
+    edit(manifest, lambda rows: rows[0].update(label="anomly"))
+    issue = one(preflight(manifest), "MANIFEST_INVALID_RECORD")
+    assert issue.context["suggestion"] == "anomaly"
+
+
 # --- bad input ----------------------------------------------------------------------
 
 

@@ -11,7 +11,13 @@ from pyimgano_runtime._reader import closest, nearest
 
 from .issues import IssueLog
 from .layouts import LAYOUTS
-from .layouts.folder_pictures import folders_in, is_folder, listed, shown
+from .layouts.folder_pictures import (
+    folders_in,
+    is_folder,
+    listed,
+    picture_names,
+    shown,
+)
 from .layouts.interface import Layout
 from .manifest import MAX_CATEGORY_NAME, scan_manifest
 from .rows import ManifestRow
@@ -162,12 +168,14 @@ def _known_categories(layout: Layout, root: Path, log: IssueLog) -> list[str]:
             category=shown(name),
         )
     if not known:
+        loose = len(picture_names(root))
+        pictures = f", and {loose} pictures" if loose else ""
         is_category = root.name in layout.categories(root.parent)
         parent = f"; it is itself a category, set the root to {shown(root.parent)}"
         log.add(
             "DATASET_CATEGORY_EMPTY",
             f'{shown(root)}: no category of layout "{layout.name}" (found folders: '
-            f"{listed(found)}){parent if is_category else ''}; expected\n"
+            f"{listed(found)}{pictures}){parent if is_category else ''}; expected\n"
             f"{layout.picture}",
             found=[shown(name) for name in found],
             known=[],

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from .content import PictureTable
-from .issues import IssueLog
+from .issues import ISSUE_CODES, IssueLog
 from .rows import ManifestRow
 
 ENOUGH_TO_COMPARE: Final = 10  # pictures of a category below which none is unusual
-USUAL_SHARE: Final = 0.8  # of a category that must agree before others are unusual
+USUAL_SHARE: Final = 0.8  # of a category; where fewer agree, none of it is unusual
 FAR: Final = 6.0  # robust standard deviations: 2e-9 of a normal distribution
 MAD_TO_SIGMA: Final = 1.4826
 
@@ -43,18 +43,46 @@ class _Category:
     index: npt.NDArray[np.int64]  # into rows and table
     log: IssueLog
 
-    def flag(self, code: str, i: int, text: str, **numbers: Any) -> None:
-        """Log one picture; `text` says what is found and what the others have."""
+    def flag(
+        self,
+        code: str,
+        indices: Sequence[int],
+        text: Callable[[int], str],
+        *,
+        all_of_them: str,
+        **numbers: npt.NDArray[Any],
+    ) -> None:
+        """Log pictures, or the category once where a fifth of it and more is concerned.
+
+        Args:
+            text: what is found in one picture, and what the others have.
+            all_of_them: the same of many pictures.
+            numbers: facts of every row, for the context.
+        """
+        if len(indices) > (1 - USUAL_SHARE) * len(self.index):
+            self.log.add(
+                code,
+                f"{self.name}: {len(indices)} of {len(self.index)} pictures "
+                f"{all_of_them}; check that this is meant",
+                severity="info",
+                category=self.name,
+                n_images=len(indices),
+                images=[self._facts(i) for i in indices[:20]],
+            )
+            return
+        for i in indices:
+            facts = {name: values[i].tolist() for name, values in numbers.items()}
+            self.log.add(
+                code,
+                f"{self.name}: {self.rows[i].title} {text(i)}; "
+                f"{ISSUE_CODES[code].advice}",
+                **self._facts(i),
+                **facts,
+            )
+
+    def _facts(self, i: int) -> dict[str, Any]:
         row = self.rows[i]
-        advice = "look at it, and replace it if it is a bad photograph"
-        self.log.add(
-            code,
-            f"{self.name}: {row.place}: {row.image} {text}; {advice}",
-            category=self.name,
-            line=row.line,
-            image=row.image,
-            **numbers,
-        )
+        return {"category": self.name, "line": row.line, "image": row.image}
 
 
 def check_pictures(
@@ -74,25 +102,36 @@ def check_pictures(
 
 def _check_format(category: _Category) -> None:
     table, index = category.table, category.index
-    for code, values, words in (
-        ("IMAGE_CHANNELS_UNUSUAL", table.channels, "channels"),
-        ("IMAGE_BIT_DEPTH_UNUSUAL", table.bit_depth, "bits per channel"),
+    for code, values, one, many in (
+        ("IMAGE_CHANNELS_UNUSUAL", table.channels, "channel", "channels"),
+        (
+            "IMAGE_BIT_DEPTH_UNUSUAL",
+            table.bit_depth,
+            "bit per channel",
+            "bits per channel",
+        ),
     ):
         counts = Counter(values[index].tolist())
         (usual, n_usual), *others = counts.most_common()
         if not others or len(index) < ENOUGH_TO_COMPARE:
             continue
-        if n_usual < USUAL_SHARE * len(index):
-            continue
-        for i in index[values[index] != usual].tolist():
+
+        def text(
+            i: int,
+            values: npt.NDArray[np.uint8] = values,
+            words: tuple[str, str] = (one, many),
+            rest: str = f"{n_usual} of {len(index)} pictures have {usual}",
+        ) -> str:
             found = int(values[i])
-            category.flag(
-                code,
-                i,
-                f"has {found} {words}, {n_usual} of {len(index)} others have {usual}",
-                found=found,
-                usual=usual,
-            )
+            return f"has {found} {words[found != 1]}, {rest}"
+
+        category.flag(
+            code,
+            index[values[index] != usual].tolist(),
+            text,
+            all_of_them=f"have not {usual} {many} as the others",
+            found=values,
+        )
 
 
 def _check_sizes(category: _Category) -> None:
@@ -104,23 +143,27 @@ def _check_sizes(category: _Category) -> None:
         return
     if n_usual >= USUAL_SHARE * len(index):
         unusual = (sizes != np.asarray(usual)).any(axis=1)
-        text = f"{n_usual} of {len(index)} others are {usual[0]}x{usual[1]}"
+        rest = f"{n_usual} of {len(index)} pictures are {usual[0]}x{usual[1]}"
     else:
         logs = np.log(sizes.astype(np.float64))
         shape, area = logs[:, 1] - logs[:, 0], logs.sum(axis=1)
         unusual = _far(shape, math.log(SIDE_FACTOR))
         unusual |= _far(area, 2 * math.log(SIDE_FACTOR))
         height, width = (int(side) for side in np.median(sizes, axis=0))
-        text = f"the middle of its category is {height}x{width}"
+        rest = f"the middle of its category is {height}x{width}"
         _log_variety(category, sizes, len(counts))
-    for i in index[unusual].tolist():
-        height, width = (int(side) for side in category.table.size[i])
-        category.flag(
-            "IMAGE_SIZE_UNUSUAL",
-            i,
-            f"is {height}x{width} (height x width), {text}",
-            size=[height, width],
-        )
+        if unusual.mean() > 1 - USUAL_SHARE:
+            return  # of several shapes, which the issue above has said
+    height_width = category.table.size
+    category.flag(
+        "IMAGE_SIZE_UNUSUAL",
+        index[unusual].tolist(),
+        lambda i: (
+            f"is {height_width[i, 0]}x{height_width[i, 1]} (height x width), {rest}"
+        ),
+        all_of_them="have another size than the others",
+        size=height_width,
+    )
 
 
 def _log_variety(category: _Category, sizes: npt.NDArray[Any], n_sizes: int) -> None:
@@ -142,59 +185,66 @@ def _log_variety(category: _Category, sizes: npt.NDArray[Any], n_sizes: int) -> 
 def _check_light(category: _Category) -> None:
     table, index = category.table, category.index
     constant = table.deviation[index] < CONSTANT_DEVIATION
-    for i in index[constant].tolist():
-        mean, deviation = float(table.mean[i]), float(table.deviation[i])
-        category.flag(
-            "IMAGE_CONSTANT",
-            i,
-            f"is (nearly) one grey level: mean {mean:.1f}, deviation {deviation:.2f}",
-            mean=round(mean, 2),
-            deviation=round(deviation, 3),
-        )
+    category.flag(
+        "IMAGE_CONSTANT",
+        index[constant].tolist(),
+        lambda i: (
+            f"is (nearly) one grey level: mean {table.mean[i]:.1f}, deviation "
+            f"{table.deviation[i]:.2f}"
+        ),
+        all_of_them="are (nearly) one grey level",
+        mean=table.mean,
+        deviation=table.deviation,
+    )
     index = index[~constant]
     dark = table.bright[index] < DARK_BRIGHT
     if len(index) >= ENOUGH_TO_COMPARE:
         means = table.mean[index]
         dark |= _far(means, 0.0) & (means < DARK_SHARE * float(np.median(means)))
         _check_white_and_blur(category, index[~dark])
-    for i in index[dark].tolist():
-        level, bright = float(table.mean[i]), int(table.bright[i])
-        category.flag(
-            "IMAGE_TOO_DARK",
-            i,
-            f"is dark: mean grey level {level:.1f}, 99 % of the pixels are at most "
-            f"{bright} of 255; the middle of its category is "
-            f"{np.median(table.mean[category.index]):.1f}",
-            mean=round(level, 2),
-            bright=bright,
-        )
+    middle = float(np.median(table.mean[category.index]))
+    category.flag(
+        "IMAGE_TOO_DARK",
+        index[dark].tolist(),
+        lambda i: (
+            f"is dark: mean grey level {table.mean[i]:.1f}, 99 % of the pixels are at "
+            f"most {table.bright[i]} of 255; the middle of its category is {middle:.1f}"
+        ),
+        all_of_them=f"are dark; the middle mean grey level is {middle:.1f} of 255",
+        mean=table.mean,
+        bright=table.bright,
+    )
 
 
 def _check_white_and_blur(category: _Category, index: npt.NDArray[np.int64]) -> None:
+    if not len(index):
+        return
     table = category.table
     white = table.white[index]
     middle = float(np.median(white))
-    for i in index[_far(white, WHITE_STEP) & (white > middle)].tolist():
-        share = float(table.white[i])
-        category.flag(
-            "IMAGE_SATURATED",
-            i,
-            f"is overexposed: {share:.0%} of its pixels are at 255, the middle of its "
-            f"category is {middle:.0%}",
-            white_share=round(share, 4),
-            usual=round(middle, 4),
-        )
+    category.flag(
+        "IMAGE_SATURATED",
+        index[_far(white, WHITE_STEP) & (white > middle)].tolist(),
+        lambda i: (
+            f"is overexposed: {table.white[i]:.0%} of its pixels are at 255, the "
+            f"middle of its category is {middle:.0%}"
+        ),
+        all_of_them="have far more pixels at 255 than the others",
+        white_share=table.white,
+    )
     sharp = np.log(np.maximum(table.sharpness[index].astype(np.float64), 1e-6))
     level = float(np.median(sharp))
-    for i in index[_far(sharp, math.log(BLUR_FACTOR)) & (sharp < level)].tolist():
-        factor = math.exp(level) / max(float(table.sharpness[i]), 1e-6)
-        category.flag(
-            "IMAGE_BLURRED",
-            i,
-            f"is {factor:.1f} times less sharp than the middle of its category",
-            sharpness=round(float(table.sharpness[i]), 4),
-            usual=round(math.exp(level), 4),
-        )
+    usual = math.exp(level)
+    category.flag(
+        "IMAGE_BLURRED",
+        index[_far(sharp, math.log(BLUR_FACTOR)) & (sharp < level)].tolist(),
+        lambda i: (
+            f"is {usual / max(float(table.sharpness[i]), 1e-6):.1f} times less sharp "
+            "than the middle of its category"
+        ),
+        all_of_them="are far less sharp than the others",
+        sharpness=table.sharpness,
+    )
 
 
 def _far(values: npt.NDArray[Any], step: float) -> npt.NDArray[np.bool_]:

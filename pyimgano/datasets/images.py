@@ -46,11 +46,11 @@ def inspect_pictures(rows: Sequence[ManifestRow], rules: InputRules) -> None:
             try:
                 mask = inspect_image(path, rules)
             except ImageError as error:
-                problems.append(f"{_place(row)}{mask_problem(error)}")
+                problems.append(f"{row_prefix(row)}{mask_problem(error)}")
                 continue
             if picture is not None and row.label == 1 and mask.size != picture.size:
                 found = size_problem(path, mask.size, picture.size)
-                problems.append(f"{_place(row)}{found}")
+                problems.append(f"{row_prefix(row)}{found}")
     raise_listed(problems)
 
 
@@ -64,6 +64,19 @@ def read_training_image(row: ManifestRow, rules: InputRules) -> Image:
         return read_image(row.image_path, rules)
     except ImageError as cause:
         raise DatasetError(_picture_problem(row, cause)) from cause
+
+
+def shrunk(pixels: Image, longest_side: int) -> Image:
+    """Give a picture (H, W) or (H, W, 3), its longer side at most so many pixels."""
+    import cv2
+
+    height, width = pixels.shape[:2]
+    scale = longest_side / max(height, width)
+    if scale >= 1:
+        return pixels
+    # A strip of one pixel's height keeps it.
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def mask_files(path: Path | None) -> list[Path]:
@@ -98,16 +111,17 @@ def read_mask(
             raise DatasetError(mask_problem(cause)) from cause
         if pixels.shape[:2] != size:
             raise DatasetError(size_problem(file, pixels.shape[:2], size))
-        marked: Mask = pixels[:, :, 0] > above
+        marked: Mask = pixels.max(axis=2) > above
         joined = marked if joined is None else joined | marked
     return joined if joined is not None and joined.any() else None
 
 
 def _picture_problem(row: ManifestRow, error: ImageError) -> str:
-    return f"{_place(row)}{error}; replace the picture or remove the row"
+    return f"{row_prefix(row)}{error}; replace the picture or remove the row"
 
 
-def _place(row: ManifestRow) -> str:
+def row_prefix(row: ManifestRow) -> str:
+    """Give what messages about a file begin with: the line that names it."""
     return f"manifest line {row.line}: " if row.line else ""
 
 

@@ -19,6 +19,7 @@ from pyimgano_runtime.errors import DatasetError
 IssueSeverity = Literal["error", "warning", "info"]
 SEVERITIES: Final[tuple[IssueSeverity, ...]] = ("error", "warning", "info")
 
+REPORT_SCHEMA_VERSION: Final = "1.0"
 KEPT_PER_CODE: Final = 200  # the others are counted
 MAX_LISTED: Final = 20  # problems in the words of one error
 
@@ -320,6 +321,39 @@ class PreflightIssue:
             "severity": self.severity,
             "message": self.message,
             "context": self.context,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class PreflightReport:
+    """What preflight found; JSON-friendly.
+
+    Attributes:
+        dataset: the kind of data set: "manifest", "mvtec", ...
+        category: the one that was asked for; None for all or several.
+        summary: `counts` and `mask_coverage` in all and by category, `issues` by
+            severity and by code, `content` where the pictures were decoded.
+        issues: errors first; at most 200 of a code, `summary` counts all.
+    """
+
+    dataset: str
+    category: str | None
+    summary: dict[str, Any]
+    issues: tuple[PreflightIssue, ...]
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether the data set is refused."""
+        return any(issue.severity == "error" for issue in self.issues)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the report as a JSON object."""
+        return {
+            "schema_version": REPORT_SCHEMA_VERSION,
+            "dataset": self.dataset,
+            "category": self.category,
+            "summary": self.summary,
+            "issues": [issue.to_json() for issue in self.issues],
         }
 
 

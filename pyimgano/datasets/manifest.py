@@ -21,10 +21,11 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from pyimgano_runtime._reader import Fields, Problem, parse_json
+from pyimgano_runtime._reader import Fields, Problem, nearest, parse_json
 from pyimgano_runtime.errors import DatasetError
 
 from .issues import IssueLog
+from .layouts.folder_pictures import PICTURE_SUFFIXES
 from .rows import MASK_ABOVE, ManifestRow
 
 SPLITS: Final = ("train", "val", "test")
@@ -34,6 +35,9 @@ MAX_SHOWN: Final = 200  # characters of a path in a message
 MAX_LINE: Final = 1024 * 1024  # bytes; a row has a few hundred
 # Absolute, with a drive, or with a step up; on Windows \\ parts folders as well.
 ESCAPES: Final = re.compile(r"\A[/\\]|\A[A-Za-z]:|(?:\A|[/\\])\.\.(?:[/\\]|\Z)")
+TWICE: Final = re.compile(r'the key "(.*)" stands twice')
+CONSTANT: Final = re.compile(r"contains (\S+), expected finite")
+NOT_TEXT: Final = re.compile(r"byte (\d+) is not UTF-8")
 POSITION: Final = re.compile(r": line \d+, column (\d+): ")
 
 
@@ -145,11 +149,7 @@ class _ManifestReader:
         try:
             payload = parse_json(text, where, error=DatasetError)
         except DatasetError as error:
-            position = POSITION.search(str(error))
-            column = int(position[1]) if position else 1
-            message = str(error)
-            if position:  # the line is in front of it already
-                message = message.replace(position[0], f": column {column}: ", 1)
+            message, column = _with_column(str(error), text)
             self._log.add("MANIFEST_INVALID_JSON", message, line=number, column=column)
             return
         if not isinstance(payload, dict):
@@ -189,19 +189,23 @@ class _ManifestReader:
             self._log.add("MANIFEST_INVALID_RECORD", problem, line=number, **facts)
         return ManifestRow(
             image=image,
-            folder=self._find("image", image, where, number),
+            folder=self._find("image", image, where, number, category),
             category=sys.intern(category),
             split=split if split is None else sys.intern(split),
             label=label,
             mask=mask or None,
-            mask_folder=self._find("mask", mask, where, number) if mask else None,
+            mask_folder=(
+                self._find("mask", mask, where, number, category) if mask else None
+            ),
             mask_above=mask_above,
             group_id=group_id,
             line=number,
             meta=meta,
         )
 
-    def _find(self, kind: str, written: str, where: str, number: int) -> Path:
+    def _find(
+        self, kind: str, written: str, where: str, number: int, category: str
+    ) -> Path:
         """Give the folder that holds a file: beside the manifest, then the root."""
         own = self._folders[0]
         if not written:
@@ -216,6 +220,7 @@ class _ManifestReader:
                 line=number,
                 field=key,
                 path=written,
+                category=category,
             )
             return own
         for folder in self._folders:
@@ -225,13 +230,17 @@ class _ManifestReader:
             if kind == "mask" and _is_there(f"{folder}/{written}", stat.S_ISDIR):
                 return folder
         looked = " or ".join(str(folder) for folder in self._folders)
-        near = _near_name(self._folders, written)
+        kinds = [_kind_of(f"{folder}/{written}") for folder in self._folders]
+        what = next(filter(None, kinds), f"no file in {looked}")
+        near = None if any(kinds) else _near_name(self._folders, written)
         hint = f' (did you mean "{near}"?)' if near else ""
-        facts: dict[str, Any] = {"suggestion": near} if near else {}
+        facts: dict[str, Any] = {"category": category}
+        if near:
+            facts["suggestion"] = near
         self._log.add(
             f"MANIFEST_MISSING_{kind.upper()}",
-            f"{where}: {key}: {_shown(written)} is no file in {looked}{hint}; correct "
-            "the path or set dataset.root (--root)",
+            f"{where}: {key}: {_shown(written)} is {what}{hint}; correct the path or "
+            "set dataset.root (--root)",
             line=number,
             field=key,
             path=written,
@@ -257,6 +266,24 @@ class _ManifestReader:
             path=row.image,
         )
         return False
+
+
+def _with_column(message: str, text: bytes) -> tuple[str, int | None]:
+    """Give an error of one line with its column, 1-based; None where it has none."""
+    position = POSITION.search(message)
+    if position:  # the line is in front of it already
+        column = int(position[1])
+        return message.replace(position[0], f": column {column}: ", 1), column
+    line = text.decode("utf-8", errors="replace")
+    twice, constant = TWICE.search(message), CONSTANT.search(message)
+    if twice:
+        return message, line.rfind(json.dumps(twice[1], ensure_ascii=False)) + 1 or None
+    if constant:
+        return message, line.find(constant[1]) + 1 or None
+    not_text = NOT_TEXT.search(message)
+    if not_text:
+        return message, len(text[: int(not_text[1])].decode("utf-8", "replace")) + 1
+    return message, 1 if "byte-order mark" in message else None
 
 
 def real_path(folder: Path, name: str) -> str:
@@ -285,13 +312,19 @@ def _read_category(fields: Fields) -> str:
     name = fields.text("category")
     if not name:
         return name  # reported
-    if not name.isprintable() or not name.strip() or len(name) > MAX_CATEGORY_NAME:
-        fields.problem(
-            "category",
-            f"found {_shown(name)}, expected 1 to {MAX_CATEGORY_NAME} printable "
-            "characters",
-        )
+    problem = category_problem(name)
+    if problem is not None:
+        fields.problem("category", problem)
     return name
+
+
+def category_problem(name: str) -> str | None:
+    """Say why a text is no name of a category; None if it is one."""
+    if name.isprintable() and name.strip() and len(name) <= MAX_CATEGORY_NAME:
+        return None
+    return (
+        f"found {_shown(name)}, expected 1 to {MAX_CATEGORY_NAME} printable characters"
+    )
 
 
 def _read_label(fields: Fields, split: str | None) -> int:
@@ -304,10 +337,14 @@ def _read_label(fields: Fields, split: str | None) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         value = None
     if value not in LABELS:
+        found = json.dumps(fields.payload["label"])
+        texts = [label for label in LABELS if isinstance(label, str)]
+        hint = nearest(value, texts) if isinstance(value, str) else None
+        tail = f' (did you mean "{hint}"?)' if hint else ""
         fields.problem(
             "label",
-            f'found {fields.payload["label"]!r}, expected 0 or "normal", '
-            '1 or "anomaly"',
+            f'found {found[:60]}, expected 0 or "normal", 1 or "anomaly"{tail}',
+            suggestion=hint,
         )
         return 0
     return LABELS[value]
@@ -320,6 +357,17 @@ def _is_there(path: str, kind: Callable[[int], bool]) -> bool:
         return kind(os.stat(path).st_mode)  # noqa: PTH116 - see above
     except (OSError, ValueError):  # missing, too long, not permitted; a NUL
         return False
+
+
+def _kind_of(path: str) -> str | None:
+    """Say what stands at a path if it is no regular file; None if nothing does."""
+    try:
+        mode = os.lstat(path).st_mode
+    except (OSError, ValueError):
+        return None
+    if stat.S_ISLNK(mode) and not _is_there(path, lambda _: True):
+        return "a link that leads nowhere"
+    return "a folder" if _is_there(path, stat.S_ISDIR) else "no regular file"
 
 
 def _near_name(folders: list[Path], written: str) -> str | None:
@@ -341,7 +389,11 @@ def _names_in(folder: Path) -> dict[str, str]:
         names = sorted((entry.name for entry in os.scandir(folder)), reverse=True)
     except (OSError, ValueError):
         return {}
-    return {_plain(PurePosixPath(name).stem): name for name in names}
+    return {
+        _plain(PurePosixPath(name).stem): name
+        for name in names
+        if PurePosixPath(name).suffix.lower() in PICTURE_SUFFIXES
+    }
 
 
 def _plain(stem: str) -> str:

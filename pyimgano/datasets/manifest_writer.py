@@ -20,8 +20,8 @@ from pyimgano_runtime.errors import ConfigError
 from .rows import MASK_ABOVE, ManifestRow
 from .splits import CategorySplit
 
-# "part7_03" and "part7-04" are two pictures of part7; "004" is a picture of its own.
 MAX_TEMPLATE: Final = 10_000  # bytes
+# "part7_03" and "part7-04" are two pictures of part7; "004" is a picture of its own.
 LAST_NUMBER: Final = re.compile(r"(?P<part>.*[^\W_].*?)[-_ .(]+\d+\)?")
 
 
@@ -41,6 +41,14 @@ def write_rows(path: Path, rows: Iterable[ManifestRow]) -> None:
 def needs_root(path: Path, folder: Path) -> bool:
     """Whether pictures of a folder cannot be named relative to a manifest."""
     return not folder.resolve().is_relative_to(path.parent.resolve())
+
+
+def is_manifest(head: bytes) -> bool:
+    """Whether a file that begins so is a manifest: comments, or rows."""
+    for line in head.splitlines()[:-1] or [head]:
+        if line.strip() and not line.startswith(b"#"):
+            return line.startswith(b"{") and b'"image_path"' in line
+    return True
 
 
 def holds_no_rows(path: Path) -> bool:

@@ -12,6 +12,7 @@ from .issues import IssueLog
 from .manifest import real_folder, real_path
 from .rows import ManifestRow
 
+STEPS: Final = re.compile(r"(?<![^/])\./")  # "./a.png" is right everywhere
 # What Windows refuses in a name, and the devices that it takes names for.
 NOT_PORTABLE: Final = re.compile(
     r'[<>:"|?*\\\x00-\x1f]|[. ](?=/|$)'
@@ -30,7 +31,8 @@ def check_paths(rows: Sequence[ManifestRow], log: IssueLog) -> None:
                 "line": row.line,
                 "path": name,
             }
-            where = f"{row.category}: {row.place}: {kind} {name}"
+            line = f"line {row.line}: " if row.line else ""
+            where = f"{row.category}: {line}{kind} {name}"
             folded = unicodedata.normalize("NFC", name).casefold()
             first = first_of.setdefault(hash((folder, folded)), number)
             if first != number and name not in (rows[first].image, rows[first].mask):
@@ -44,7 +46,7 @@ def check_paths(rows: Sequence[ManifestRow], log: IssueLog) -> None:
                     other_image=other.image,
                     **facts,
                 )
-            if NOT_PORTABLE.search(name.removeprefix("./")):
+            if NOT_PORTABLE.search(STEPS.sub("", name)):
                 log.add(
                     "PATH_NOT_PORTABLE",
                     f"{where} is no name on Windows; rename the file or folder",

@@ -52,6 +52,11 @@ class ManifestRow:
         return f"group:{self.group_id}" if self.group_id else f"image:{self.image}"
 
     @property
+    def title(self) -> str:
+        """What a message calls this row."""
+        return f"line {self.line}: {self.image}" if self.line else self.image
+
+    @property
     def place(self) -> str:
         """Where a person finds this row."""
         return f"line {self.line}" if self.line else self.image

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pyimgano_runtime._reader import closest
+from pyimgano_runtime._reader import nearest
 from pyimgano_runtime.errors import DatasetError
 
 from .issues import IssueLog
@@ -90,18 +90,23 @@ def assign_splits(
     for row in rows:
         members[row.category].append(row)
     known = sorted(members)
-    for name in categories:
-        if name not in members:
-            holds = f"; it holds: {', '.join(known)}" if known else ""
+    # Of a category whose rows were all refused, the reader has said so already.
+    refused = {issue.context.get("category") for issue in log.issues}
+    for name in dict.fromkeys(categories):
+        if name not in members and name not in refused:
+            hint = nearest(name, known)
+            asked = f' (did you mean "{hint}"?)' if hint else ""
             log.add(
                 "MANIFEST_CATEGORY_EMPTY",
-                f'categories: the data set has no "{name}" '
-                f"({closest(name, known)}){holds}",
+                f'categories: the data set has no "{name}"{asked}; it holds: '
+                f"{', '.join(known) or 'none'}",
                 category=name,
                 known=known,
             )
     result = []
-    for name in [name for name in categories or known if name in members]:
+    for name in dict.fromkeys(categories or known):
+        if name not in members:
+            continue
         own = members[name]
         fractions = {"test": test_normal_fraction, "val": val_normal_fraction}
         assigned = _assign(name, own, fractions, seed, log)
@@ -219,7 +224,7 @@ def _check(split: CategorySplit, uses_defects: bool, log: IssueLog) -> None:
             if row.split is None and not learned:
                 log.add(
                     "MANIFEST_GROUP_ANOMALY_IN_TRAIN",
-                    f"{split.category}: {row.place}: {row.image} is an anomaly of "
+                    f"{split.category}: {row.title} is an anomaly of "
                     f'group "{row.group_id}", other rows of which stand in {which}, '
                     'which holds normals only; set the split of the group to "test"',
                     group_id=row.group_id,
@@ -229,7 +234,7 @@ def _check(split: CategorySplit, uses_defects: bool, log: IssueLog) -> None:
             elif learned:
                 log.add(
                     "MANIFEST_ANOMALY_IN_TRAIN",
-                    f"{split.category}: {row.place}: {row.image} is an anomaly in "
+                    f"{split.category}: {row.title} is an anomaly in "
                     "train; the detector learns from it",
                     severity="info",
                     split=which,
@@ -238,8 +243,8 @@ def _check(split: CategorySplit, uses_defects: bool, log: IssueLog) -> None:
             else:
                 log.add(
                     "MANIFEST_ANOMALY_IN_TRAIN",
-                    f"{split.category}: {row.place}: {row.image} is an anomaly in "
-                    f'{which}, which holds normals only; set its split to "test"',
+                    f"{split.category}: {row.title} is an anomaly in "
+                    f"{which}, which holds normals only; {_to_test(row)}",
                     split=which,
                     **facts,
                 )
@@ -250,6 +255,10 @@ def _check(split: CategorySplit, uses_defects: bool, log: IssueLog) -> None:
             'and split "train" or no split',
             category=split.category,
         )
+
+
+def _to_test(row: ManifestRow) -> str:
+    return 'set its split to "test"' if row.line else "move it to a folder of test"
 
 
 def folds(groups: Sequence[str], *, n_folds: int = 5, seed: int = 0) -> list[list[int]]:

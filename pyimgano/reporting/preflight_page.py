@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from pyimgano_runtime._version import __version__
 from pyimgano_runtime.atomic import write_text
 from pyimgano_runtime.decode import decoder_name, read_image
 from pyimgano_runtime.errors import ImageError
 from pyimgano_runtime.infer_config import InputRules
 
-from ..datasets.images import Image
-from ..datasets.issues import ISSUE_CODES, IssueSeverity, PreflightIssue
+from ..datasets.images import shrunk
+from ..datasets.issues import (
+    ISSUE_CODES,
+    IssueSeverity,
+    PreflightIssue,
+    PreflightReport,
+)
 from ..datasets.rows import ManifestRow
 from ..datasets.splits import CategorySplit
 from .overview_gallery import data_uri
@@ -59,12 +62,11 @@ class Section:
 
 
 def write_preflight_page(
-    path: Path, report: Any, splits: Sequence[CategorySplit], *, title: str
+    path: Path, report: PreflightReport, splits: Sequence[CategorySplit], *, title: str
 ) -> int:
     """Write the page and give how many pictures it holds.
 
     Args:
-        report: a PreflightReport.
         splits: the rows that the report speaks of.
         title: the manifest or root that was examined.
     """
@@ -90,6 +92,11 @@ def write_preflight_page(
     return painter.n_pictures
 
 
+def is_page(head: bytes) -> bool:
+    """Whether a file that begins so is a page of preflight."""
+    return head.startswith(b"<!DOCTYPE html>") and b"<title>Preflight of" in head
+
+
 class _Painter:
     """Finds the pictures of issues and makes them small."""
 
@@ -102,7 +109,7 @@ class _Painter:
             for row in (*split.train, *split.val, *split.test)
         }
 
-    def sections(self, report: Any) -> list[Section]:
+    def sections(self, report: PreflightReport) -> list[Section]:
         """Give the issues by code, errors first."""
         by_code: dict[tuple[IssueSeverity, str], list[PreflightIssue]] = {}
         for issue in report.issues:
@@ -158,7 +165,7 @@ class _Painter:
         except ImageError:
             return None  # the issue says so in words
         self.n_pictures += 1
-        return Thumbnail(data_uri(_shrunk(pixels)), caption, kind)
+        return Thumbnail(data_uri(shrunk(pixels, THUMBNAIL_SIDE)), caption, kind)
 
 
 def _both_sides(listed: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -167,13 +174,3 @@ def _both_sides(listed: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     firsts = [next(o for o in listed if o.get("split") == split) for split in splits]
     rest = [one for one in listed if not any(one is first for first in firsts)]
     return [*firsts, *rest][:PER_CLUSTER]
-
-
-def _shrunk(pixels: Image) -> Image:
-    import cv2
-
-    scale = THUMBNAIL_SIDE / max(pixels.shape[:2])
-    if scale >= 1:
-        return pixels
-    small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return np.asarray(small, dtype=np.uint8)

@@ -8,7 +8,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.text import Text
 
-from ..datasets.issues import IssueSeverity, PreflightIssue
+from ..datasets.issues import IssueSeverity, PreflightIssue, PreflightReport
 from .tables import open_console, open_table
 
 SHOWN_PER_CODE: Final = 10
@@ -19,11 +19,10 @@ STYLES: Final[dict[IssueSeverity, str]] = {
 }
 
 
-def print_preflight(report: Any, place: str) -> None:
+def print_preflight(report: PreflightReport, place: str) -> None:
     """Print the counts, the issues by code with what to do, and the verdict.
 
     Args:
-        report: a PreflightReport.
         place: the manifest or the root, for the first line.
     """
     console = open_console()

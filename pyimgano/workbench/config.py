@@ -157,6 +157,12 @@ def parse_config(payload: Any, where: str) -> WorkbenchConfig:
     problems: list[str] = []
     config = read_options(WorkbenchConfig, payload, where, problems)
     problems += _detector_problems(config.model, where)
+    chosen = config.dataset.categories
+    problems += [
+        f'{where}: dataset.categories: "{name}" stands twice; keep one'
+        for name in dict.fromkeys(chosen)
+        if chosen.count(name) > 1
+    ]
     if config.dataset.name != "manifest" and config.dataset.manifest_path is not None:
         problems.append(
             f"{where}: dataset.manifest_path: has no effect with dataset.name "

@@ -23,7 +23,13 @@ from ..datasets.catalog import DataSource, scan_dataset
 from ..datasets.content import measure_pictures
 from ..datasets.content_checks import check_pictures
 from ..datasets.duplicates import PlacedRow, check_equal_bytes, check_near_duplicates
-from ..datasets.issues import SEVERITIES, IssueLog, IssueSeverity, PreflightIssue
+from ..datasets.issues import (
+    SEVERITIES,
+    IssueLog,
+    IssueSeverity,
+    PreflightIssue,
+    PreflightReport,
+)
 from ..datasets.portable_paths import check_paths
 from ..datasets.splits import CategorySplit, assign_splits
 from ..datasets.summary import summarise
@@ -37,43 +43,9 @@ __all__ = [
     "run_preflight",
 ]
 
-REPORT_SCHEMA_VERSION: Final = "1.0"
 FEW_NORMALS: Final = 20  # a coreset or a mean of fewer parts knows little variation
 
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class PreflightReport:
-    """What preflight found; JSON-friendly.
-
-    Attributes:
-        dataset: the kind of data set: "manifest", "mvtec", ...
-        category: the one that was asked for; None for all or several.
-        summary: `counts` and `mask_coverage` in all and by category, `issues` by
-            severity and by code, `content` where the pictures were decoded.
-        issues: errors first; at most 200 of a code, `summary` counts all.
-    """
-
-    dataset: str
-    category: str | None
-    summary: dict[str, Any]
-    issues: tuple[PreflightIssue, ...]
-
-    @property
-    def has_errors(self) -> bool:
-        """Whether the data set is refused."""
-        return any(issue.severity == "error" for issue in self.issues)
-
-    def to_json(self) -> dict[str, Any]:
-        """Give the report as a JSON object."""
-        return {
-            "schema_version": REPORT_SCHEMA_VERSION,
-            "dataset": self.dataset,
-            "category": self.category,
-            "summary": self.summary,
-            "issues": [issue.to_json() for issue in self.issues],
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +127,8 @@ def check_list(plan: PreflightPlan, log: IssueLog) -> list[CategorySplit]:
     rows = scan_dataset(plan.source, log, categories=plan.categories)
     if not rows:
         return []
+    # Where rows were refused, too few of something is no finding of its own.
+    refused = {i.context.get("category") for i in log.issues if i.severity == "error"}
     splits = assign_splits(
         rows,
         log,
@@ -165,7 +139,8 @@ def check_list(plan: PreflightPlan, log: IssueLog) -> list[CategorySplit]:
         uses_defects=plan.uses_defects,
     )
     for split in splits:
-        _check_counts(split, plan.calibration, log)
+        if split.category not in refused:
+            _check_counts(split, plan.calibration, log)
     wanted = {split.category for split in splits}
     check_paths([row for row in rows if row.category in wanted], log)
     return splits

@@ -14,6 +14,7 @@ from .labelled_folders import (
     checked_rows,
     labelled_rows,
     warn_of_masks_without_folder,
+    with_sub_folders,
 )
 from .split_folders import (
     SplitFolders,
@@ -27,7 +28,7 @@ PICTURE: Final = """\
 <root>/val/good/*.png                 optional
 <root>/test/good/*.png
 <root>/test/<defect>/*.png
-<root>/ground_truth/<defect>/*.png    optional masks, also under masks/<defect>/
+<root>/ground_truth/<defect>/*.png    optional masks, also under masks/, mask/ or gt/
 or, with splits to be assigned:
 <root>/good/*.png
 <root>/<defect>/*.png
@@ -35,7 +36,10 @@ or, with splits to be assigned:
 with several categories, each has such folders in <root>/<category>/"""
 
 NORMALS: Final = frozenset({"good", "normal", "ok", "normals", "goods"})
-MASKS: Final = ("ground_truth", "masks", "masks/test")
+MASKS: Final = (
+    *("ground_truth", "groundtruth", "gt"),
+    *("masks", "masks/test", "mask", "mask/test"),
+)
 BESIDE: Final = tuple(f"../{mask}" for mask in MASKS)  # images/ and masks/ as brothers
 SPLITS: Final = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 
@@ -58,7 +62,12 @@ def rows(root: Path, category: str, log: IssueLog) -> list[ManifestRow]:
     masks = (*MASKS, *BESIDE) if one_down else MASKS
     if _is_divided(root / place):
         names = SplitFolders(
-            PICTURE, SPLITS, NORMALS, masks=masks, loose_are_normal=True
+            PICTURE,
+            SPLITS,
+            NORMALS,
+            masks=masks,
+            loose_are_normal=True,
+            sub_folders=True,
         )
         return split_rows(root, category, place, names, log)
     return _undivided_rows(root, category, place, masks, log)
@@ -71,19 +80,33 @@ def _undivided_rows(
     loose = pictures_in(root / place, log)
     if loose:
         log_loose_pictures(root, place, loose, PICTURE, log)
+    kinds = [
+        kind for kind in folders_in(root / place, log) if under(place, kind) not in tops
+    ]
+    beside = {kind: _masks_beside(kind, kinds) for kind in kinds}
+    taken = {name for names in beside.values() for name in names}
     folders = [
         LabelledFolder(
             name=under(place, kind),
             split=None,
             defect=None if kind.casefold() in NORMALS else kind,
-            masks=tuple(under(top, kind) for top in tops),
+            masks=(
+                *(under(top, kind) for top in tops),
+                *(under(place, name) for name in beside[kind]),
+            ),
         )
-        for kind in folders_in(root / place, log)
-        if under(place, kind) not in tops
+        for kind in kinds
+        if kind not in taken
     ]
-    rows = labelled_rows(root, category, folders, log)
+    rows = labelled_rows(root, category, with_sub_folders(root, folders), log)
     warn_of_masks_without_folder(root, tops, folders, log)
     return checked_rows(rows, root, place, category, PICTURE, log)
+
+
+def _masks_beside(kind: str, kinds: list[str]) -> list[str]:
+    """Give the folders that hold the masks of `kind` by their name: "bad_masks"."""
+    endings = [f"{kind}{sign}mask{s}".casefold() for sign in "_- " for s in ("", "s")]
+    return [name for name in kinds if name.casefold() in endings]
 
 
 def _place(root: Path, name: str) -> str | None:

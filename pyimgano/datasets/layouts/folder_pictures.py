@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -12,8 +14,15 @@ from ..issues import IssueLog
 
 PICTURE_SUFFIXES: Final = frozenset(
     (
-        *(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"),
-        *(".webp", ".pgm", ".ppm", ".npy"),
+        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff"),
+        *(".webp", ".gif", ".pgm", ".ppm", ".pnm", ".npy"),
+    )
+)
+# Pictures that no decoder here reads; files of other kinds are no pictures at all.
+UNREAD_SUFFIXES: Final = frozenset(
+    (
+        *(".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".dng", ".cr2", ".cr3"),
+        *(".nef", ".arw", ".raw", ".exr", ".hdr", ".psd", ".svg", ".mp4", ".avi"),
     )
 )
 # Folders that systems make by themselves; the last may not even be listed.
@@ -44,6 +53,39 @@ def pictures_in(folder: Path, log: IssueLog) -> list[str]:
                 path=shown(folder / entry.name),
             )
     return names
+
+
+def warn_of_unread_pictures(
+    folder: Path, read_folders: Iterable[str], log: IssueLog
+) -> None:
+    """Log pictures of formats that are not read, and sub-folders that are not.
+
+    Args:
+        read_folders: names of the sub-folders that are read.
+    """
+    suffixes = Counter(
+        PurePosixPath(entry.name).suffix.lower() for entry in _entries(folder, None)
+    )
+    unread = [f"{suffixes[s]} {s}" for s in sorted(suffixes) if s in UNREAD_SUFFIXES]
+    if unread:
+        log.add(
+            "DATASET_INVALID_STRUCTURE",
+            f"{shown(folder)}: {', '.join(unread)} files are not read; save them as "
+            "PNG or JPEG",
+            severity="warning",
+            path=shown(folder),
+        )
+    for name in folders_in(folder):
+        n_pictures = len(picture_names(folder / name))
+        if n_pictures and name not in read_folders:
+            log.add(
+                "DATASET_INVALID_STRUCTURE",
+                f"{shown(folder / name)}: {n_pictures} pictures in a sub-folder are "
+                "not read; move them up",
+                severity="warning",
+                path=shown(folder / name),
+                n_pictures=n_pictures,
+            )
 
 
 def picture_names(folder: Path) -> list[str]:

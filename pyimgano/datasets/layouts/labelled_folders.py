@@ -5,13 +5,21 @@ from __future__ import annotations
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from ..issues import IssueLog
 from ..rows import MASK_ABOVE, ManifestRow
-from .folder_pictures import folders_in, is_folder, listed, pictures_in, shown, under
+from .folder_pictures import (
+    folders_in,
+    is_folder,
+    listed,
+    pictures_in,
+    shown,
+    under,
+    warn_of_unread_pictures,
+)
 
 MASK_ENDING: Final = "_mask"  # 001.png and 001_mask.png
 
@@ -62,8 +70,13 @@ def labelled_rows(
     others; a mask without a picture is one too.
     """
     rows = []
+    folders = list(folders)
+    read = {folder.name for folder in folders}
     for folder in folders:
         names = pictures_in(root / folder.name, log)
+        own = f"{folder.name}/"
+        below = [name.removeprefix(own) for name in read if name.startswith(own)]
+        warn_of_unread_pictures(root / folder.name, below, log)
         masks: MaskNames = {}
         for place in folder.masks:
             for stem, found in read_masks(root, place, log).items():
@@ -89,6 +102,28 @@ def labelled_rows(
             )
         _warn_of_unused_masks(root, folder, masks, log)
     return sorted(rows, key=lambda row: row.image)
+
+
+def with_sub_folders(
+    root: Path, folders: Sequence[LabelledFolder], *, depth: int = 3
+) -> list[LabelledFolder]:
+    """Give the folders and all below them, which share split, label and masks."""
+    known = {folder.name for folder in folders}
+    found = []
+    for folder in folders:
+        found.append(folder)
+        below = [
+            replace(
+                folder,
+                name=under(folder.name, name),
+                defect=None if folder.defect is None else f"{folder.defect}/{name}",
+                masks=tuple(under(place, name) for place in folder.masks),
+            )
+            for name in (folders_in(root / folder.name) if depth else [])
+            if under(folder.name, name) not in known
+        ]
+        found += with_sub_folders(root, below, depth=depth - 1)
+    return found
 
 
 def warn_of_masks_without_folder(

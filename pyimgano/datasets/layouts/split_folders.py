@@ -25,6 +25,7 @@ from .labelled_folders import (
     labelled_rows,
     mask_files,
     warn_of_masks_without_folder,
+    with_sub_folders,
 )
 
 TRAIN_AND_TEST: Final[Mapping[str, str]] = {"train": "train", "test": "test"}
@@ -40,6 +41,7 @@ class SplitFolders:
     masks: tuple[str, ...] = ("ground_truth",)  # each with one folder a kind of defect
     left_out: frozenset[str] = frozenset()  # folders that are not read by intention
     loose_are_normal: bool = False  # pictures directly in train or val
+    sub_folders: bool = False  # folders of pictures may hold further ones
     read_masks: MaskReader = mask_files
     mask_above: int = MASK_ABOVE
 
@@ -73,6 +75,8 @@ def split_rows(
                 severity="warning",
                 path=shown(under(place, name)),
             )
+    if names.sub_folders:
+        folders = with_sub_folders(root, folders)
     rows = labelled_rows(
         root,
         category,
@@ -133,7 +137,7 @@ def _folders_of_split(
         )
     loose = pictures_in(root / place, log)
     if loose and names.loose_are_normal and split != "test":
-        folders.append(LabelledFolder(place, split, None))
+        folders.insert(0, LabelledFolder(place, split, None))
     elif loose:
         log_loose_pictures(root, place, loose, names.picture, log)
     return folders

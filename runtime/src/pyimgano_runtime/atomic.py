@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -115,12 +115,19 @@ def refuse_existing(folder: Path, *, force: bool) -> None:
             )
 
 
-def refuse_existing_file(path: Path, *, force: bool) -> None:
+def refuse_existing_file(
+    path: Path, *, force: bool, is_ours: Callable[[bytes], bool]
+) -> None:
     """Refuse an output file that exists, unless `force` lets us replace it.
 
+    Args:
+        is_ours: told the first 4096 bytes, says whether it is a file of the kind that
+            is to be written. Another one is never replaced.
+
     Raises:
-        ConfigError: the file exists and `force` is not set; or it is a folder, a link
-            or a device, its folder does not exist, or its name is too long.
+        ConfigError: the file exists and `force` is not set, or it is another kind of
+            file, a folder, a link or a device; its folder does not exist, or its name
+            is too long.
     """
     with _cannot_be_written(path):
         if path.is_symlink() or (path.exists() and not path.is_file()):
@@ -133,6 +140,14 @@ def refuse_existing_file(path: Path, *, force: bool) -> None:
                 f"{path}: already exists and nothing is overwritten; name another "
                 "output file or pass --force to replace it"
             )
+        if path.exists():
+            with path.open("rb") as stream:
+                head = stream.read(4096)
+            if head and not is_ours(head):
+                raise ConfigError(
+                    f"{path}: is a file of another kind, which is never replaced; name "
+                    "another output file"
+                )
         if not path.parent.is_dir():
             raise ConfigError(
                 f"{path}: {path.parent} is no folder; make it first, or name a file "

@@ -202,8 +202,7 @@ def _check_size(height: int, width: int, rules: DecodeRules, name: str) -> None:
     if height * width > rules.max_pixels:
         raise ImageError(
             f"{name}: {height} x {width} pixels (height x width), expected at most "
-            f"{rules.max_pixels:,} in all; crop or shrink the picture, or raise "
-            "max_pixels",
+            f"{rules.max_pixels:,} in all; crop or shrink the picture",
             code="IMAGE_TOO_LARGE",
         )
     if min(height, width) < max(rules.min_side, 1):

@@ -24,7 +24,10 @@ from pathlib import Path
 from typing import Final
 
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
-COPIED: Final = ("pyimgano", "exporters", "runtime", "tests", "pyproject.toml")
+COPIED: Final = (
+    *("pyimgano", "exporters", "runtime", "tests", "docs", "examples"),
+    "pyproject.toml",
+)
 WORKERS: Final = 2
 TIMEOUT_S: Final = 300
 TESTS_FAILED: Final = 1  # pytest's exit code; 2 to 5 are no finding of a test
@@ -47,6 +50,7 @@ EXPORTERS: Final = "exporters/pyimgano_exporters"
 CONFORMAL: Final = "tests/test_calibration_conformal.py"
 TRAIN: Final = "tests/test_workbench_train.py"
 EXPORT: Final = "tests/test_bundle_export.py"
+PREFLIGHT: Final = "tests/test_workbench_preflight_manifest.py"
 
 MUTANTS: Final = (
     Mutant(
@@ -175,7 +179,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "groups are ignored",
-        "pyimgano/datasets/manifest.py",
+        "pyimgano/datasets/rows.py",
         'return f"group:{self.group_id}" if self.group_id else f"image:{self.image}"',
         'return f"image:{self.image}"',
         "tests/test_splits_groups.py",
@@ -197,15 +201,15 @@ MUTANTS: Final = (
     Mutant(
         "anomalies may be trained on",
         "pyimgano/datasets/splits.py",
-        "(() if uses_defects else split.train)",
-        "()",
+        'learned = uses_defects and which == "train"',
+        'learned = which == "train"',
         "tests/test_splits_groups.py",
     ),
     Mutant(
         "masks count from the first grey level on",
-        "pyimgano/datasets/images.py",
-        "> 127",
-        "> 0",
+        "pyimgano/datasets/rows.py",
+        "MASK_ABOVE: Final = 127",
+        "MASK_ABOVE: Final = 0",
         TRAIN,
         "grey_levels",
     ),
@@ -215,6 +219,65 @@ MUTANTS: Final = (
         "if pixels.shape[:2] != size:",
         "if False:",
         "tests/test_images_masks.py",
+    ),
+    Mutant(
+        "equal bytes in train and test are only a warning",
+        "pyimgano/datasets/duplicates.py",
+        'code, what = "DUPLICATE_IN_TRAIN_AND_TEST"',
+        'code, what = "DUPLICATE_IN_TRAIN_AND_VAL"',
+        PREFLIGHT,
+        "example",
+    ),
+    Mutant(
+        "preflight decodes nothing",
+        "pyimgano/workbench/preflight.py",
+        "    if content and splits:",
+        "    if False:",
+        "tests/test_train_cli_preflight.py",
+    ),
+    Mutant(
+        "errors do not refuse",
+        "pyimgano/train_cli.py",
+        "return EXIT_REFUSED if report.has_errors else 0",
+        "return 0",
+        "tests/test_train_cli_preflight.py",
+    ),
+    Mutant(
+        "a group conflict is also an anomaly in train",
+        "pyimgano/datasets/splits.py",
+        "return [row.split or of_group[row.group] for row in rows]",
+        'return ["train" for row in rows]',
+        PREFLIGHT,
+        "conflict",
+    ),
+    Mutant(
+        "what all parts share makes a pair",
+        "pyimgano/datasets/near_duplicates.py",
+        "np.quantile(agreement, QUANTILE)",
+        "np.quantile(agreement, 1.0)",
+        "tests/test_near_duplicates.py",
+    ),
+    Mutant(
+        "links are no duplicates",
+        "pyimgano/datasets/manifest.py",
+        "picture = hash(real_path(row.folder, row.image))",
+        "picture = hash(row.image)",
+        PREFLIGHT,
+        "link",
+    ),
+    Mutant(
+        "empty masks are counted as masks",
+        "pyimgano/inference/evaluation.py",
+        "self.n_with_mask - len(self._empty)",
+        "self.n_with_mask",
+        "tests/test_workbench_report_dataset_summary.py",
+    ),
+    Mutant(
+        "a manifest's paths depend on the folder it is made in",
+        "pyimgano/datasets/manifest_writer.py",
+        "return (PurePosixPath(own.relative_to(home).as_posix()) / name).as_posix()",
+        "return name",
+        "tests/test_manifest_cli.py",
     ),
     Mutant(
         "unknown keys are accepted",

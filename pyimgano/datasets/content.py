@@ -7,9 +7,7 @@ is logged on the way. Decoding runs on all cores.
 from __future__ import annotations
 
 import hashlib
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,11 +21,11 @@ from pyimgano_runtime.infer_config import InputRules
 from .images import mask_files, mask_problem, row_prefix, shrunk, size_problem
 from .issues import IssueLog, IssueSeverity
 from .near_duplicates import DESCRIPTOR_SIZE, descriptor
+from .ordered_threads import in_order
 from .rows import MASK_ABOVE, ManifestRow
 
 Grey = npt.NDArray[np.uint8]
 
-AHEAD_PER_THREAD: Final = 4  # pictures that may wait for their turn
 MEASURED_SIDE: Final = 512  # px; larger pictures are measured at this longer side
 
 
@@ -107,7 +105,7 @@ def measure_pictures(
         return _measure(rows[index], table, index, rules)
 
     for done, (row, findings) in enumerate(
-        zip(rows, _ahead(one, len(rows), threads), strict=True), start=1
+        zip(rows, in_order(one, len(rows), threads=threads), strict=True), start=1
     ):
         for found in findings:
             log.add(
@@ -121,24 +119,6 @@ def measure_pictures(
             )
         progress(done, len(rows))
     return table
-
-
-def _ahead(
-    work: Callable[[int], list[_Finding]], n: int, threads: int
-) -> Iterator[list[_Finding]]:
-    """Give the results of work(0..n-1) in order, computed by threads a few ahead."""
-    waiting: deque[Future[list[_Finding]]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for index in range(n):
-                waiting.append(pool.submit(work, index))
-                if len(waiting) >= threads * AHEAD_PER_THREAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def _measure(

@@ -2,8 +2,8 @@
 
 A hash proposes (`perceptual_hash.py`), a finer comparison decides: both pictures small
 and high-passed; what many of the category share taken away (the mean, the strongest
-principal components); frequencies at equal weight up to the finest; aligned at the best
-small shift, to half a pixel. Then they must agree block by block: a common pose or grid
+principal components); strong frequencies held down; aligned at the best small shift, to
+half a pixel. Then they must agree block by block: a common pose or grid
 agrees somewhere, one photograph agrees everywhere. It finds pictures that were saved
 again, made smaller, exposed differently or moved a little. It does not find a part that
 was turned, moved far or lit from another side. docs/preflight.md has measured rates.
@@ -19,6 +19,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from .ordered_threads import in_order
 from .perceptual_hash import (
     DESCRIPTOR_SIZE,
     Grey,
@@ -46,12 +47,12 @@ MAX_SHIFT: Final = 0.06  # of the side
 TAPER: Final = 0.25  # periods a pixel where weights fall to 1/e: finer is mostly noise
 BLOCKS: Final = 5  # in each direction; a screw leaves most of 25 to the background
 QUANTILE: Final = 0.25  # of the blocks' correlations: three of four agree better
-# Chosen on five sets of photographs: other screws in the same pose reach 0.15, other
-# solar cells 0.26; of planted copies at JPEG quality 50, 88 % and more are above. Drawn
-# parts that differ by little but noise reach 0.68.
+# Chosen on five sets of photographs: other screws in the same pose reach 0.20, other
+# solar cells 0.38; of planted copies at JPEG quality 50, 95 % and more are above. Drawn
+# parts that differ by little but noise reach 0.74.
 SIMILAR: Final = 0.45
 WITHIN_BITS: Final = 40  # of 128; hashes of strangers differ in 64, standard error 5.7
-VERIFIED_EACH: Final = 3  # pairs that are compared for one test picture at most
+VERIFIED_EACH: Final = 2  # pairs that are compared for one test picture at most
 SAMPLE: Final = 200  # pictures that tell what the category shares
 SHARED: Final = 12  # principal components that are taken away, at most n / 16
 CACHED: Final = 512  # spectra, 33 kB each
@@ -71,7 +72,7 @@ class NearDuplicates:
     """What was found in one category, most similar first.
 
     Attributes:
-        pairs: each with one picture on either side; at most 3 for a test picture.
+        pairs: each with one picture on either side; at most 2 for a test picture.
         clusters: the pictures that pairs join.
     """
 
@@ -91,13 +92,14 @@ def find_near_duplicates(
     *,
     same: npt.NDArray[np.int64],
     similar: float = SIMILAR,
+    threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> NearDuplicates:
     """Give the near-duplicates across the sides of one category.
 
     Time and memory grow with the number of pictures, whatever they show: a bounded
-    number of hashes is compared for each, and `load` is called at most 4 times for a
-    test picture.
+    number of hashes is compared for each, and `load` is called at most 3 times for a
+    test picture and 200 times for the category.
 
     Args:
         descriptors: (n, D) int8.
@@ -105,30 +107,30 @@ def find_near_duplicates(
         load: gives the thumbnail of a picture by its index.
         same: (n,) ids; pictures of equal id have equal bytes and are no pair.
         similar: similarity from which two are a pair.
+        threads: how many call `load` and compare.
         progress: told (done, total) test pictures.
     """
     if len(descriptors) < 2 or not (sides == 0).any() or not (sides == 1).any():
         return NearDuplicates((), ())
-    proposed = list(
-        neighbours(
-            hashes(descriptors),
-            sides,
-            same=same,
-            each=VERIFIED_EACH,
-            within=WITHIN_BITS,
-        )
+    proposed = neighbours(
+        hashes(descriptors), sides, same=same, each=VERIFIED_EACH, within=WITHIN_BITS
     )
-    pairs: list[NearPair] = []
-    if not proposed:
+    n = len(proposed.of)
+    if not n:
         return NearDuplicates((), ())
     comparison = _Comparison(load, len(descriptors))
-    for done, (judged, candidates) in enumerate(proposed, start=1):
-        for _, learned in candidates:
-            similarity = comparison.similarity(learned, judged)
-            if similarity >= similar:
-                pairs.append(NearPair(learned, judged, similarity))
+
+    def compare(number: int) -> list[NearPair]:
+        judged = int(proposed.of[number])
+        learned = [i for i in proposed.index[number].tolist() if i >= 0]
+        found = ((i, comparison.similarity(i, judged)) for i in learned)
+        return [NearPair(i, judged, value) for i, value in found if value >= similar]
+
+    pairs: list[NearPair] = []
+    for done, found in enumerate(in_order(compare, n, threads=threads), start=1):
+        pairs += found
         if progress is not None:
-            progress(done, len(proposed))
+            progress(done, n)
     pairs.sort(key=lambda pair: (-pair.similarity, pair.first, pair.second))
     return NearDuplicates(tuple(pairs), _clusters(pairs))
 
@@ -145,20 +147,20 @@ class _Comparison:
         pictures = np.stack([load(int(i)).ravel() for i in sample])  # (m, SIDE**2)
         # Of two pictures, the mean is half of each: nothing is taken away.
         self._mean = pictures.mean(axis=0) if n > 2 else np.zeros(1, np.float32)
-        self._shared = _directions(
-            pictures - self._mean, min(SHARED, len(sample) // 16)
-        )
+        pictures -= self._mean
+        self._shared = _directions(pictures, min(SHARED, len(sample) // 16))
         self._all = len(sample) if n == len(sample) and n > 2 else 0
         self._spectrum = lru_cache(maxsize=CACHED)(self._individual)
         power = np.zeros((SIDE, SIDE // 2 + 1))
-        for i in sample.tolist():
-            power += np.abs(self._spectrum(i)) ** 2
+        for rest in pictures - (pictures @ self._shared.T) @ self._shared:
+            power += np.abs(np.fft.rfft2(rest.reshape(SIDE, SIDE))) ** 2
         level = np.sqrt(power / len(sample))
         # A tenth of the mean is added: frequencies without content stay without weight.
         level = level + 0.1 * level.mean() + 1e-6
         rows, columns = np.fft.fftfreq(SIDE)[:, None], np.fft.rfftfreq(SIDE)[None]
         taper = np.exp(-(rows**2 + columns**2) / (2 * TAPER**2))
-        self._weight = (taper / level).astype(np.float32)
+        # Half way to equal weight: all the way, a camera's noise would decide.
+        self._weight = (taper / np.sqrt(level)).astype(np.float32)
         self._rows, self._columns = rows, columns
         shift = round(MAX_SHIFT * 2 * SIDE)  # half pixels
         self._shifts = np.r_[0 : shift + 1, -shift:0]

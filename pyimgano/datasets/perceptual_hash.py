@@ -13,6 +13,7 @@ in some order, whatever the data.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -32,6 +33,21 @@ ORDERS: Final = (
     24  # of the bits; with 24, distance 20 of 10^5 pictures is found by 94 %
 )
 WINDOW: Final = 16  # neighbours in each order that are compared
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """The nearest of m pictures, in `each` columns, nearest first.
+
+    Attributes:
+        of: (m,) indices of the pictures, ascending; those without any are left out.
+        index: (m, each) indices of their neighbours; -1 where there are no more.
+        bits: (m, each) how many bits differ.
+    """
+
+    of: npt.NDArray[np.int64]
+    index: npt.NDArray[np.int32]
+    bits: npt.NDArray[np.uint8]
 
 
 def whitened(grey: Grey, side: int, high_pass_px: float) -> npt.NDArray[np.float32]:
@@ -93,7 +109,7 @@ def neighbours(
     same: npt.NDArray[np.int64],
     each: int,
     within: int,
-) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+) -> Neighbours:
     """Give, for pictures of side 1, those of side 0 with the nearest hashes.
 
     At most ORDERS * WINDOW comparisons a picture, whatever the data.
@@ -104,9 +120,6 @@ def neighbours(
         same: (n,) ids; pictures of equal id are no neighbours.
         each: how many at most for one picture.
         within: bits that may differ.
-
-    Yields:
-        (index, [(bits that differ, index of side 0), ...]), nearest first, by index.
     """
     judged = np.flatnonzero(sides == 1)
     place = np.zeros(len(codes), np.int64)
@@ -120,10 +133,7 @@ def neighbours(
                 pairs &= same[test] != same[learned]
                 i, j = test[pairs], learned[pairs]
                 nearest.add(place[i], j, _differing_bits(codes[i], codes[j]))
-    for number, index in enumerate(judged.tolist()):
-        found = nearest.of(number)
-        if found:
-            yield index, found
+    return nearest.found(judged)
 
 
 def _orders(codes: Hashes) -> Iterator[npt.NDArray[np.int64]]:
@@ -157,10 +167,13 @@ class _Nearest:
         self._bits[row[nearer], worst[nearer]] = bits[nearer]
         self._index[row[nearer], worst[nearer]] = index[nearer]
 
-    def of(self, row: int) -> list[tuple[int, int]]:
-        """Give (bits, index) of one picture's nearest, nearest first."""
-        found = zip(self._bits[row].tolist(), self._index[row].tolist(), strict=True)
-        return sorted((bits, index) for bits, index in found if bits < self._none)
+    def found(self, rows: npt.NDArray[np.int64]) -> Neighbours:
+        """Give those that have any, nearest first; `rows` names the n pictures."""
+        nearest = np.argsort(self._bits, axis=1, kind="stable")
+        bits = np.take_along_axis(self._bits, nearest, axis=1)
+        index = np.take_along_axis(self._index, nearest, axis=1)
+        some = index[:, 0] >= 0
+        return Neighbours(rows[some], index[some], bits[some])
 
 
 def _differing_bits(first: Hashes, second: Hashes) -> npt.NDArray[np.int64]:

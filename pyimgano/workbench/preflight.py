@@ -243,7 +243,9 @@ def _check_content(
     )
     check_pictures(rows, table, log)
     ids = check_equal_bytes(placed, table, log)
-    pairs = check_near_duplicates(placed, table, ids, rules, log, progress=progress)
+    pairs = check_near_duplicates(
+        placed, table, ids, rules, log, threads=usable_cores(), progress=progress
+    )
     return {
         "pictures": len(rows),
         "decoded": int(table.decoded.sum()),

@@ -246,10 +246,7 @@ def _clusters(pairs: list[NearPair]) -> tuple[tuple[int, ...], ...]:
 
     for pair in pairs:
         parent[root(pair.first)] = root(pair.second)
-    members: dict[int, list[int]] = {}
+    members: dict[int, set[int]] = {}
     for pair in pairs:
-        for i in (pair.first, pair.second):
-            group = members.setdefault(root(i), [])
-            if i not in group:
-                group.append(i)
+        members.setdefault(root(pair.first), set()).update((pair.first, pair.second))
     return tuple(tuple(sorted(group)) for group in members.values())

@@ -87,6 +87,28 @@ def test_what_all_parts_share_makes_no_pair() -> None:
     assert [(pair.first, pair.second) for pair in found.pairs] == [(5, 100)]
 
 
+def test_another_part_in_the_same_pose_is_no_pair() -> None:
+    rng = np.random.default_rng(5)
+
+    def lying(grey: Grey, angle: float) -> Grey:
+        """A bar that lies at an angle on a faint background of its own."""
+        made = (110 + 0.15 * grey).astype(np.uint8)
+        along = np.asarray([np.cos(angle), np.sin(angle)])
+        middle = np.asarray([160, 120])
+        ends = [tuple(map(int, middle + sign * 90 * along)) for sign in (-1, 1)]
+        cv2.line(made, *ends, 220, 24)
+        cv2.line(made, *ends, 60, 6)
+        return made
+
+    angles = rng.uniform(0, np.pi, 40)
+    learned = [lying(g, a) for g, a in zip(pictures(40), angles, strict=True)]
+    others = pictures(24, seed=1)
+    judged = [lying(g, a) for g, a in zip(others, angles, strict=False)]
+    assert search(learned, judged).pairs == ()
+    again = [exposed(learned[3]), *judged]
+    assert {pair.first for pair in search(learned, again).pairs} == {3}
+
+
 def test_pictures_of_equal_bytes_are_left_to_the_other_check() -> None:
     learned = pictures(20)
     judged = [*pictures(20, seed=1), learned[3]]

@@ -19,6 +19,7 @@ from pyimgano_runtime.atomic import (
     finish_swap,
     new_folder,
     refuse_existing,
+    refuse_existing_file,
     refuse_replacing,
     write_bytes,
     write_text,
@@ -344,3 +345,40 @@ def test_a_name_that_is_too_long_is_refused_in_words(
     with pytest.raises(ConfigError, match="cannot be written"):
         new_folder(target, force=True).__enter__()
     assert list(tmp_path.iterdir()) == []
+
+
+# --- one file -------------------------------------------------------------------------
+
+
+def is_page(head: bytes) -> bool:
+    return head.startswith(b"<html>")
+
+
+def test_a_new_file_is_allowed(tmp_path: Path) -> None:
+    refuse_existing_file(tmp_path / "new.html", force=False, is_ours=is_page)
+
+
+def test_an_existing_file_is_replaced_only_when_forced(tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    path.write_bytes(b"<html>old")
+    with pytest.raises(ConfigError, match="already exists"):
+        refuse_existing_file(path, force=False, is_ours=is_page)
+    refuse_existing_file(path, force=True, is_ours=is_page)
+
+
+def test_a_file_of_another_kind_is_never_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "photo.png"
+    path.write_bytes(b"\x89PNG")
+    with pytest.raises(ConfigError, match="a file of another kind"):
+        refuse_existing_file(path, force=True, is_ours=is_page)
+
+
+def test_a_folder_a_link_and_a_place_without_folder_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("nowhere")
+    for name, reason in (
+        (".", "expected a file"),
+        ("link", "expected a file"),
+        ("gone/page.html", "is no folder"),
+    ):
+        with pytest.raises(ConfigError, match=reason):
+            refuse_existing_file(tmp_path / name, force=True, is_ours=is_page)

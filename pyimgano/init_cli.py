@@ -13,12 +13,17 @@ import click
     epilog="Example: pyimgano init part",
 )
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--force", is_flag=True, help="Replace files that are there already.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Replace a config and a template that are there; never rows.",
+)
 def init(folder: Path, force: bool) -> None:
     """Write a starter config and a manifest template into DIR.
 
     DIR/config.json trains with good defaults; DIR/manifest.jsonl explains the rows in
-    comments. Other files of DIR are left alone.
+    comments. What is there already is
+    kept.
     """
     from importlib import resources
 
@@ -37,11 +42,14 @@ def init(folder: Path, force: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder}: is a file, expected a folder; name another one")
     folder.mkdir(parents=True, exist_ok=True)
-    for path, is_ours in zip(texts, (_is_config, _holds_comments), strict=True):
-        refuse_existing_file(path, force=force, is_ours=is_ours)
-    for path, text in texts.items():
+    for (path, text), is_ours in zip(
+        texts.items(), (_is_config, _holds_comments), strict=True
+    ):
+        if path.exists() and not (force and is_ours(path.read_bytes()[:4096])):
+            click.echo(f"{path}: is there already, kept")
+            continue
+        refuse_existing_file(path, force=True, is_ours=is_ours)
         write_text(path, text)
-    for path in texts:
         click.echo(str(path))
     here = shlex.quote(str(folder))
     click.echo(

@@ -88,6 +88,7 @@ def create(
         holds_no_rows,
         is_manifest,
         needs_root,
+        with_kept_groups,
         write_rows,
     )
 
@@ -114,7 +115,12 @@ def create(
         click.echo(f"{issue.severity}: {issue.message}", err=True)
     if guess_groups or group_pattern is not None:
         rows = _grouped(rows, group_pattern)
-    write_rows(output, _renamed(rows, rename))
+    rows = _renamed(rows, rename)
+    _say_what_was_understood(rows)
+    rows, n_kept = with_kept_groups(rows, output)
+    if n_kept:
+        click.echo(f"kept {n_kept} group ids of the manifest that was there", err=True)
+    write_rows(output, rows)
     click.echo(f"{output}: {len(rows)} rows, layout {kind}", err=True)
     if needs_root(output, folder):
         click.echo(
@@ -127,6 +133,22 @@ def create(
     for issue in report.issues:
         if issue.severity == "error":
             click.echo(f"training would refuse it: {issue.message}", err=True)
+
+
+def _say_what_was_understood(rows: list[ManifestRow]) -> None:
+    """Say which folders are good and which are defects: a wrong one shows here."""
+    from collections import Counter
+
+    for category in sorted({row.category for row in rows})[:20]:
+        own = [row for row in rows if row.category == category]
+        bad = Counter(row.meta.get("defect") for row in own if row.label == 1)
+        defects = ", ".join(f"{name} {n}" for name, n in sorted(bad.items()))
+        n_masks = sum(row.mask is not None for row in own)
+        click.echo(
+            f"{category}: {len(own) - bad.total()} good; defects: {defects or 'none'}; "
+            f"{n_masks} masks",
+            err=True,
+        )
 
 
 def _grouped(rows: list[ManifestRow], pattern: str | None) -> list[ManifestRow]:
@@ -287,6 +309,7 @@ def split(
     )
     log.raise_errors()
     write_splits(path, output, splits)
+    click.echo(f"{output}: to train with it, set dataset.manifest_path to it", err=True)
     _print_summary(_examine(output, root), output, as_json)
 
 

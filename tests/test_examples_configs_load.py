@@ -76,22 +76,38 @@ def test_the_rows_of_the_template_are_rows(run_cli: Run, tmp_path: Path) -> None
     assert [row.label for row in read_manifest(manifest)] == [0, 0, 1]
 
 
-def test_init_keeps_what_is_there(run_cli: Run, tmp_path: Path) -> None:
-    (tmp_path / "manifest.jsonl").write_text("mine", encoding="utf-8")
-    done = run_cli("init", tmp_path)
-    assert done.code == 2
-    assert "already exists" in done.stderr
-    assert [p.name for p in tmp_path.iterdir()] == ["manifest.jsonl"]
-    assert (tmp_path / "manifest.jsonl").read_text("utf-8") == "mine"
-    forced = run_cli("init", tmp_path, "--force")
-    assert forced.code == 2
-    assert "is a file of another kind" in forced.stderr
+@pytest.mark.parametrize("force", [(), ("--force",)])
+def test_init_keeps_rows_and_writes_what_is_missing(
+    run_cli: Run, tmp_path: Path, force: tuple[str, ...]
+) -> None:
+    manifest = tmp_path / "manifest.jsonl"
+    manifest.write_text('{"image_path": "a.png"}\n', encoding="utf-8")
+    done = run_cli("init", tmp_path, *force)
+    assert done.code == 0
+    assert f"{manifest}: is there already, kept" in done.stdout
+    assert manifest.read_text("utf-8") == '{"image_path": "a.png"}\n'
+    assert (tmp_path / "config.json").is_file()
 
 
-def test_init_replaces_its_own_files_when_forced(run_cli: Run, tmp_path: Path) -> None:
+def test_init_replaces_its_config_only_when_forced(
+    run_cli: Run, tmp_path: Path
+) -> None:
     assert run_cli("init", tmp_path).code == 0
-    assert run_cli("init", tmp_path).code == 2
+    config = tmp_path / "config.json"
+    config.write_text('{"dataset": {}}', encoding="utf-8")
+    assert run_cli("init", tmp_path).code == 0
+    assert config.read_text("utf-8") == '{"dataset": {}}'
     assert run_cli("init", tmp_path, "--force").code == 0
+    assert config.read_bytes() == (EXAMPLES / BALANCED).read_bytes()
+
+
+def test_init_refuses_a_file_in_place_of_the_folder(
+    run_cli: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "part").touch()
+    done = run_cli("init", tmp_path / "part")
+    assert done.code == 2
+    assert "is a file, expected a folder" in done.stderr
 
 
 @pytest.mark.slow

@@ -200,6 +200,34 @@ def test_pictures_in_folders_of_folders_are_read(run_cli: Run, tmp_path: Path) -
     ]
 
 
+@pytest.mark.parametrize(
+    "masks",
+    ["Masks", "Ground_Truth/bad", "labels", "bad-masks", "GT/bad", "bad labels"],
+)
+def test_masks_are_found_under_their_usual_names(
+    run_cli: Run, tmp_path: Path, masks: str
+) -> None:
+    root = draw(
+        *(tmp_path / "parts", "good/0.png", "good/1.png"),
+        *("bad/2.png", f"{masks}/2.png"),
+    )
+    done = run_cli("manifest", "create", "--from", root)
+    assert "parts: 2 good; defects: bad 1; 1 masks" in done.stderr
+    (bad,) = [row for row in read_manifest(root / "manifest.jsonl") if row.label]
+    assert bad.mask == f"{masks}/2.png"
+
+
+def test_groups_given_by_hand_are_kept(run_cli: Run, photos: Path) -> None:
+    run_cli("manifest", "create", "--from", photos)
+    manifest = photos / "manifest.jsonl"
+    rows = read_rows(manifest)
+    rows[3]["group_id"] = "lot-7"
+    write_manifest(manifest, rows)
+    done = run_cli("manifest", "create", "--from", photos, "--force")
+    assert "kept 1 group ids" in done.stderr
+    assert read_rows(manifest) == rows
+
+
 def test_pictures_that_are_not_read_are_said(run_cli: Run, tmp_path: Path) -> None:
     root = draw(tmp_path, "good/0.png", "good/1.png", "bad/2.png")
     (root / "bad/3.HEIC").touch()
@@ -212,6 +240,12 @@ def test_pictures_that_are_not_read_are_said(run_cli: Run, tmp_path: Path) -> No
     )
     done = run_cli("manifest", "create", "--from", mvtec)
     assert "1 pictures in a sub-folder are not read" in done.stderr
+    phone = draw(tmp_path / "phone", "bad/1.png")
+    (phone / "good").mkdir()
+    (phone / "good/1.HEIC").touch()
+    done = run_cli("manifest", "create", "--from", phone)
+    assert done.code == 2
+    assert "1 files of formats that are not read" in done.stderr
 
 
 def test_force_never_replaces_a_picture(run_cli: Run, photos: Path) -> None:

@@ -155,3 +155,12 @@ def test_a_misspelt_key_detector_and_option_are_named_together() -> None:
         parse_config(payload, "c.json")
     assert "dataset.categorys" in str(caught.value)
     assert "bank_sizes: unknown key" in str(caught.value)
+
+
+def test_a_manifest_or_folder_in_place_of_a_config_is_named(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text('{"image_path": "a.png"}\n')
+    with pytest.raises(ConfigError, match="is a manifest by its name"):
+        load_config(tmp_path / "m.jsonl")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="did you mean .*config"):
+        load_config(tmp_path)

@@ -482,6 +482,38 @@ def test_a_bad_line_is_an_issue_of_its_code(
     assert codes(preflight(path), "error") == [code]
 
 
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"image_path,category,label\na.png,part,0\n", "looks like a table (CSV)"),
+        (b'[{"image_path": "a.png"},\n{"image_path": "b.png"}]\n', "JSON array"),
+        (b'{\n  "dataset": {}\n}\n', "perhaps a training config"),
+        ('{"image_path": "a.png"}\n'.encode("utf-16"), "UTF-16"),
+    ],
+)
+def test_another_format_is_one_issue_with_its_name(
+    tmp_path: Path, data: bytes, expected: str
+) -> None:
+    (tmp_path / "m.jsonl").write_bytes(data)
+    issue = one(preflight(tmp_path / "m.jsonl"), "MANIFEST_INVALID_JSON")
+    assert expected in issue.message
+
+
+def test_a_backslash_in_a_path_is_named(tmp_path: Path) -> None:
+    row = {"image_path": "good\\a.png", "category": "part", "label": 0}
+    report = preflight(write_manifest(tmp_path / "m.jsonl", [row]))
+    assert "parted by /" in one(report, "MANIFEST_MISSING_IMAGE").message
+
+
+def test_a_renamed_picture_is_suggested(tmp_path: Path) -> None:
+    picture = texture_image(np.random.default_rng(0))
+    cv2.imwrite(str(tmp_path / "part-7.png"), picture)
+    row = {"image_path": "part_7.png", "category": "part", "label": 0}
+    report = preflight(write_manifest(tmp_path / "m.jsonl", [row]))
+    issue = one(report, "MANIFEST_MISSING_IMAGE")
+    assert issue.context["suggestion"] == "part-7.png"
+
+
 def test_lines_may_end_as_on_windows(manifest: Path) -> None:
     data = manifest.read_bytes().replace(b"\n", b"\r\n")
     manifest.write_bytes(data)

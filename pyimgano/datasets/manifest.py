@@ -95,7 +95,8 @@ def scan_manifest(
         if not n_lines and not log.n_errors:
             log.add(
                 "MANIFEST_EMPTY",
-                f"{path}: holds no rows; expected one picture a line",
+                f"{path}: holds no rows; expected one picture a line, "
+                '"pyimgano manifest create --from FOLDER" writes them',
                 path=str(path),
             )
     return reader.rows
@@ -114,7 +115,7 @@ def _lines(path: Path, log: IssueLog) -> Iterator[tuple[int, bytes]]:
             path=str(path),
         )
         return
-    number = 0
+    number = rows = 0
     with path.open("rb") as stream:
         while line := stream.readline(MAX_LINE + 1):
             number += 1
@@ -128,8 +129,36 @@ def _lines(path: Path, log: IssueLog) -> Iterator[tuple[int, bytes]]:
                 )
                 return
             text = line.strip()
-            if text and not text.startswith(b"#"):
-                yield number, text
+            if not text or text.startswith(b"#"):
+                continue
+            reason = None if rows else _other_format(text)
+            if reason is not None:
+                log.add(
+                    "MANIFEST_INVALID_JSON",
+                    f"{path}:{number}: {reason}",
+                    line=number,
+                    column=1,
+                )
+                return
+            rows += 1
+            yield number, text
+
+
+def _other_format(first: bytes) -> str | None:
+    """Say which other kind of file begins with this line; None for a manifest."""
+    advice = "a manifest has one JSON object a line, see docs/manifest.md"
+    if first.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return f"this is UTF-16, expected UTF-8; save it as UTF-8 ({advice})"
+    if first.startswith(b"["):
+        return f"this is a JSON array; {advice}"
+    if first == b"{":
+        return (
+            "this is one JSON document over several lines, perhaps a training config "
+            f"(--config); {advice}"
+        )
+    if not first.startswith((b"{", b"\xef\xbb\xbf")) and b"image_path" in first:
+        return f"this looks like a table (CSV); {advice}"
+    return None
 
 
 class _ManifestReader:
@@ -234,6 +263,8 @@ class _ManifestReader:
         what = next(filter(None, kinds), f"no file in {looked}")
         near = None if any(kinds) else _near_name(self._folders, written)
         hint = f' (did you mean "{near}"?)' if near else ""
+        if "\\" in written:
+            hint = " (folders are parted by /, not by a backslash)"
         facts: dict[str, Any] = {"category": category}
         if near:
             facts["suggestion"] = near
@@ -397,7 +428,7 @@ def _names_in(folder: Path) -> dict[str, str]:
 
 
 def _plain(stem: str) -> str:
-    return unicodedata.normalize("NFC", stem).casefold()
+    return re.sub(r"[-_ ]", "", unicodedata.normalize("NFC", stem).casefold())
 
 
 def _shown(written: str) -> str:

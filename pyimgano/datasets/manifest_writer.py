@@ -125,6 +125,35 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return expression
 
 
+def with_kept_groups(
+    rows: Sequence[ManifestRow], before: Path
+) -> tuple[list[ManifestRow], int]:
+    """Give the rows with the groups that an earlier manifest gave them by hand.
+
+    Returns:
+        The rows, and how many groups were taken over.
+    """
+    if not before.is_file():
+        return list(rows), 0
+    groups: dict[tuple[str, str], str] = {}
+    for line in before.read_bytes().splitlines():
+        try:
+            old = json.loads(line)
+        except ValueError:  # a comment, or no row
+            continue
+        if isinstance(old, dict) and isinstance(old.get("group_id"), str):
+            key = (str(old.get("category")), str(old.get("image_path")))
+            groups[key] = old["group_id"]
+    kept, n_kept = [], 0
+    for row in rows:
+        name = _relative(row.folder, row.image, before.parent)
+        group = groups.get((row.category, name))
+        if row.group_id is None and group is not None:
+            row, n_kept = replace(row, group_id=group), n_kept + 1
+        kept.append(row)
+    return kept, n_kept
+
+
 def group_sizes(rows: Iterable[ManifestRow]) -> Counter[str]:
     """Give how many pictures each named group has."""
     return Counter(row.group_id for row in rows if row.group_id is not None)

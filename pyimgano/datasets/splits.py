@@ -169,7 +169,7 @@ def _log_conflict(
     firsts = [next(row for row in members if row.split == split) for split in explicit]
     others = [row for row in members if not any(row is first for first in firsts)]
     shown = sorted([*firsts, *others][:6], key=lambda row: row.line)
-    lines = ", ".join(f"{row.place} {row.split}" for row in shown)
+    lines = ", ".join(f"{row.place} {row.split or 'no split'}" for row in shown)
     more = f" and {len(members) - len(shown)} more" if len(members) > 6 else ""
     group_id = members[0].group_id
     what = f'group "{group_id}"' if group_id else f'"{members[0].image}"'

@@ -149,6 +149,15 @@ def load_config(path: Path) -> LoadedConfig:
     Raises:
         ConfigError: missing file, unknown keys, wrong types or ranges; all at once.
     """
+    if path.suffix == ".jsonl":
+        raise ConfigError(
+            f"{path}: is a manifest by its name, expected a training config (.json); "
+            "name the config, or give the manifest as --manifest-path"
+        )
+    if path.is_dir():
+        inside = path / "config.json"
+        hint = f"did you mean {inside}?" if inside.is_file() else "name the file in it"
+        raise ConfigError(f"{path}: is a folder, expected a training config; {hint}")
     return LoadedConfig(parse_config(read_json(path), str(path)), path.resolve())
 
 

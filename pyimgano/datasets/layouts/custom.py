@@ -36,11 +36,13 @@ or, with splits to be assigned:
 with several categories, each has such folders in <root>/<category>/"""
 
 NORMALS: Final = frozenset({"good", "normal", "ok", "normals", "goods"})
-MASKS: Final = (
-    *("ground_truth", "groundtruth", "gt"),
-    *("masks", "masks/test", "mask", "mask/test"),
+# Names of folders of masks, in any case, "-", "_" and spaces left out.
+MASKS: Final = frozenset(
+    (
+        *("mask", "masks", "groundtruth", "gt", "label", "labels"),
+        *("annotation", "annotations", "segmentation", "segmentations"),
+    )
 )
-BESIDE: Final = tuple(f"../{mask}" for mask in MASKS)  # images/ and masks/ as brothers
 SPLITS: Final = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 
 
@@ -59,7 +61,10 @@ def rows(root: Path, category: str, log: IssueLog) -> list[ManifestRow]:
     if place is None:
         return checked_rows([], root, category, category, PICTURE, log)
     one_down = place.rpartition("/")[2] == "images" and place != category
-    masks = (*MASKS, *BESIDE) if one_down else MASKS
+    masks = _mask_folders(root / place)
+    if one_down:  # images/ and masks/ as brothers
+        beside = _mask_folders((root / place).parent)
+        masks = (*masks, *(f"../{name}" for name in beside))
     if _is_divided(root / place):
         names = SplitFolders(
             PICTURE,
@@ -84,6 +89,9 @@ def _undivided_rows(
         kind for kind in folders_in(root / place, log) if under(place, kind) not in tops
     ]
     beside = {kind: _masks_beside(kind, kinds) for kind in kinds}
+    defects = [kind for kind in kinds if kind.casefold() not in NORMALS]
+    # Where there is one kind of defect, masks need no folder of its name.
+    flat = tops if len(defects) == 1 else []
     taken = {name for names in beside.values() for name in names}
     folders = [
         LabelledFolder(
@@ -93,6 +101,7 @@ def _undivided_rows(
             masks=(
                 *(under(top, kind) for top in tops),
                 *(under(place, name) for name in beside[kind]),
+                *(flat if kind in defects else ()),
             ),
         )
         for kind in kinds
@@ -103,10 +112,20 @@ def _undivided_rows(
     return checked_rows(rows, root, place, category, PICTURE, log)
 
 
+def _mask_folders(folder: Path) -> tuple[str, ...]:
+    """Give the folders that hold masks by their names, and test/ in them."""
+    names = [name for name in folders_in(folder) if _plain(name) in MASKS]
+    return (*names, *(f"{name}/test" for name in names))
+
+
+def _plain(name: str) -> str:
+    return name.casefold().translate({ord(sign): None for sign in "-_ "})
+
+
 def _masks_beside(kind: str, kinds: list[str]) -> list[str]:
     """Give the folders that hold the masks of `kind` by their name: "bad_masks"."""
-    endings = [f"{kind}{sign}mask{s}".casefold() for sign in "_- " for s in ("", "s")]
-    return [name for name in kinds if name.casefold() in endings]
+    names = {_plain(kind) + mask for mask in MASKS}
+    return [name for name in kinds if _plain(name) in names]
 
 
 def _place(root: Path, name: str) -> str | None:

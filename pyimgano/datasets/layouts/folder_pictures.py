@@ -64,9 +64,9 @@ def warn_of_unread_pictures(
         read_folders: names of the sub-folders that are read.
     """
     suffixes = Counter(
-        PurePosixPath(entry.name).suffix.lower() for entry in _entries(folder, None)
+        PurePosixPath(name).suffix.lower() for name in unread_pictures(folder)
     )
-    unread = [f"{suffixes[s]} {s}" for s in sorted(suffixes) if s in UNREAD_SUFFIXES]
+    unread = [f"{n} {suffix}" for suffix, n in sorted(suffixes.items())]
     if unread:
         log.add(
             "DATASET_INVALID_STRUCTURE",
@@ -86,6 +86,12 @@ def warn_of_unread_pictures(
                 path=shown(folder / name),
                 n_pictures=n_pictures,
             )
+
+
+def unread_pictures(folder: Path) -> list[str]:
+    """Give the names of pictures whose formats are not read."""
+    names = [entry.name for entry in _entries(folder, None)]
+    return [n for n in names if PurePosixPath(n).suffix.lower() in UNREAD_SUFFIXES]
 
 
 def picture_names(folder: Path) -> list[str]:

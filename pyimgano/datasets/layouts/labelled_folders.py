@@ -18,6 +18,7 @@ from .folder_pictures import (
     pictures_in,
     shown,
     under,
+    unread_pictures,
     warn_of_unread_pictures,
 )
 
@@ -170,12 +171,14 @@ def checked_rows(
             *found,
             *(f"train/{name}" for name in folders_in(root / place / "train")),
         ]
+    unread = sum(len(unread_pictures(root / place / name)) for name in found)
+    formats = f"; {unread} files of formats that are not read" if unread else ""
     code = "DATASET_INVALID_STRUCTURE" if rows else "DATASET_CATEGORY_EMPTY"
     lacks = "no normal pictures to train" if rows else "no pictures"
     log.add(
         code,
         f'{shown(root / place)}: {lacks} of category "{category}" (found folders: '
-        f"{listed(found)}); expected\n{expected}",
+        f"{listed(found)}{formats}); expected\n{expected}",
         category=category,
         found=[shown(name) for name in found],
     )

@@ -226,8 +226,8 @@ class Fields:
             return value  # type: ignore[no-any-return]
         if key not in self.payload:
             return ""
-        if not isinstance(value, str) or not value:
-            self._wrong(key, value, "a text")
+        if not isinstance(value, str) or not (value or choices):
+            self._wrong(key, value, "a text that is not empty")
             return ""
         if choices is not None and value not in choices:
             expected = ", ".join(f'"{c}"' for c in choices)

@@ -162,5 +162,5 @@ def test_a_manifest_or_folder_in_place_of_a_config_is_named(tmp_path: Path) -> N
     with pytest.raises(ConfigError, match="is a manifest by its name"):
         load_config(tmp_path / "m.jsonl")
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ConfigError, match="did you mean .*config"):
+    with pytest.raises(ConfigError, match=r"did you mean .*config"):
         load_config(tmp_path)

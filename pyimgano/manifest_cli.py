@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -12,8 +12,11 @@ from .command_errors import EXIT_REFUSED
 from .finite_range import FiniteRange
 
 if TYPE_CHECKING:
-    from .datasets.issues import PreflightReport
+    from .datasets.issues import IssueLog, PreflightReport
     from .datasets.rows import ManifestRow
+
+
+SHOWN_REMARKS: Final = 5
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -111,8 +114,7 @@ def create(
     log = IssueLog()
     rows = scan_dataset(DataSource(kind, None, folder), log, categories=category)
     log.raise_errors()
-    for issue in log.sorted():
-        click.echo(f"{issue.severity}: {issue.message}", err=True)
+    _echo_remarks(log)
     if guess_groups or group_pattern is not None:
         rows = _grouped(rows, group_pattern)
     rows = _renamed(rows, rename)
@@ -133,6 +135,16 @@ def create(
     for issue in report.issues:
         if issue.severity == "error":
             click.echo(f"training would refuse it: {issue.message}", err=True)
+
+
+def _echo_remarks(log: IssueLog) -> None:
+    """Say what is odd about the folders: the first of each kind, and how many more."""
+    for (severity, code), total in log.counts.items():
+        issues = [i for i in log.issues if (i.severity, i.code) == (severity, code)]
+        for issue in issues[:SHOWN_REMARKS]:
+            click.echo(f"{severity}: {issue.message}", err=True)
+        if total > SHOWN_REMARKS:
+            click.echo(f"{severity}: {total - SHOWN_REMARKS} more like these", err=True)
 
 
 def _say_what_was_understood(rows: list[ManifestRow]) -> None:

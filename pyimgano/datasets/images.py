@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -17,13 +15,13 @@ from pyimgano_runtime.infer_config import InputRules
 
 from .issues import raise_listed
 from .layouts.folder_pictures import picture_names
+from .ordered_threads import in_order
 from .rows import MASK_ABOVE, ManifestRow
 
 Image = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
 DECODE_THREADS: Final = 2
-AHEAD: Final = 8  # decoded pictures that may wait
 
 
 def inspect_pictures(rows: Sequence[ManifestRow], rules: InputRules) -> None:
@@ -140,19 +138,11 @@ def size_problem(path: Path, found: tuple[int, ...], picture: tuple[int, int]) -
 
 def read_ahead(rows: Sequence[ManifestRow], rules: InputRules) -> Iterator[Image]:
     """Give the pictures of rows in order, decoded by threads a few ahead."""
-    waiting: deque[Future[Image]] = deque()
-    remaining = iter(rows)
-    with ThreadPoolExecutor(DECODE_THREADS) as pool:
-        try:
-            for row in remaining:
-                waiting.append(pool.submit(read_training_image, row, rules))
-                if len(waiting) >= AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+    return in_order(
+        lambda index: read_training_image(rows[index], rules),
+        len(rows),
+        threads=DECODE_THREADS,
+    )
 
 
 def batches_of_one_size(

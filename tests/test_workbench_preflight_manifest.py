@@ -306,6 +306,21 @@ def test_rows_without_a_picture_give_no_second_complaint(manifest: Path) -> None
     assert "MANIFEST_CATEGORY_EMPTY" not in codes(chosen)
 
 
+def test_pictures_without_content_are_no_duplicates_of_each_other(
+    manifest: Path,
+) -> None:
+    rows = read_rows(manifest)
+    for row in (rows[0], rows[-3]):  # train and test
+        (manifest.parent / row["image_path"]).write_bytes(b"")
+    for level, row in ((90, rows[1]), (91, rows[-4])):
+        flat = np.full((48, 48, 3), level, np.uint8)
+        assert cv2.imwrite(str(manifest.parent / row["image_path"]), flat)
+    report = preflight(manifest)
+    assert codes(report, "error") == ["IMAGE_EMPTY"] * 2
+    assert codes(report).count("IMAGE_CONSTANT") == 2
+    assert not [code for code in codes(report) if "DUPLICATE" in code]
+
+
 def test_a_mask_folder_without_pictures_is_an_empty_mask(manifest: Path) -> None:
     (manifest.parent / "none").mkdir()
     edit(manifest, lambda rows: rows[-1].update(mask_path="none"))
@@ -429,7 +444,9 @@ def test_rows_of_anything_are_issues_never_a_traceback(
         path = Path(folder) / "m.jsonl"
         cv2.imwrite(f"{folder}/a.png", texture_image(np.random.default_rng(0)))
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-        json.dumps(preflight(path).to_json(), allow_nan=False)
+        report = preflight(path)
+        assert set(codes(report)) <= set(ISSUE_CODES)
+        json.dumps(report.to_json(), allow_nan=False)
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,8 @@ def check_equal_bytes(
     placed: Sequence[PlacedRow], table: PictureTable, log: IssueLog
 ) -> npt.NDArray[np.int64]:
     """Log pictures with the same bytes; give (n,) ids, equal for equal bytes."""
-    # Rows that could not be read have a digest of zeros and are no duplicates.
-    known = table.digest.any(axis=1)
+    # What is no picture is said elsewhere: two empty files are no duplicates.
+    known = table.decoded
     as_bytes = np.ascontiguousarray(table.digest).view("V32")[:, 0]
     _, first, ids = np.unique(as_bytes, return_index=True, return_inverse=True)
     ids = ids.reshape(-1).astype(np.int64)
@@ -118,7 +118,8 @@ def check_near_duplicates(
     """
     members: dict[str, list[int]] = defaultdict(list)
     for i, one in enumerate(placed):
-        if table.decoded[i]:
+        # A constant picture has a descriptor of zeros, and is like every other one.
+        if table.decoded[i] and table.descriptor[i].any():
             members[one.row.category].append(i)
     n_pairs: dict[str, int] = {}
     for category, indices in members.items():

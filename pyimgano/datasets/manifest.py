@@ -72,10 +72,23 @@ def scan_manifest(
         root = None
     reader = _ManifestReader(path, root, log)
     n_lines = 0
+    for number, line in _lines(path, log):
+        n_lines += 1
+        reader.read(number, line)
+    if not n_lines and not log.n_errors:
+        log.add(
+            "MANIFEST_EMPTY",
+            f"{path}: holds no rows; expected one picture a line, "
+            '"pyimgano manifest create --from FOLDER" writes them',
+            path=str(path),
+        )
+    return reader.rows
+
+
+def _lines(path: Path, log: IssueLog) -> Iterator[tuple[int, bytes]]:
+    """Give (number, text) of every line that holds something; log what prevents it."""
     try:
-        for number, line in _lines(path, log):
-            n_lines += 1
-            reader.read(number, line)
+        yield from _lines_of_file(path, log)
     except FileNotFoundError:
         log.add(
             "MANIFEST_NOT_FOUND",
@@ -91,18 +104,9 @@ def scan_manifest(
             path=str(path),
             reason=reason,
         )
-    else:
-        if not n_lines and not log.n_errors:
-            log.add(
-                "MANIFEST_EMPTY",
-                f"{path}: holds no rows; expected one picture a line, "
-                '"pyimgano manifest create --from FOLDER" writes them',
-                path=str(path),
-            )
-    return reader.rows
 
 
-def _lines(path: Path, log: IssueLog) -> Iterator[tuple[int, bytes]]:
+def _lines_of_file(path: Path, log: IssueLog) -> Iterator[tuple[int, bytes]]:
     """Give (number, text) of every line that is neither blank nor a comment."""
     # Looked at first: to open a FIFO would wait for a writer that never comes.
     mode = path.stat().st_mode

@@ -356,6 +356,7 @@ def is_page(head: bytes) -> bool:
 
 def test_a_new_file_is_allowed(tmp_path: Path) -> None:
     refuse_existing_file(tmp_path / "new.html", force=False, is_ours=is_page)
+    assert not (tmp_path / "new.html").exists()  # only looked at
 
 
 def test_an_existing_file_is_replaced_only_when_forced(tmp_path: Path) -> None:

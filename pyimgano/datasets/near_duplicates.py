@@ -49,7 +49,7 @@ BLOCKS: Final = 5  # in each direction; a screw leaves most of 25 to the backgro
 QUANTILE: Final = 0.25  # of the blocks' correlations: three of four agree better
 # Chosen on five sets of photographs: other screws in the same pose reach 0.20, other
 # solar cells 0.38; of planted copies at JPEG quality 50, 95 % and more are above. Drawn
-# parts that differ by little but noise reach 0.74.
+# parts that differ by little but noise reach 0.78.
 SIMILAR: Final = 0.45
 WITHIN_BITS: Final = 40  # of 128; hashes of strangers differ in 64, standard error 5.7
 VERIFIED_EACH: Final = 2  # pairs that are compared for one test picture at most

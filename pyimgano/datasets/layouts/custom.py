@@ -39,8 +39,9 @@ NORMALS: Final = frozenset({"good", "normal", "ok", "normals", "goods"})
 # Names of folders of masks, in any case, "-", "_" and spaces left out.
 MASKS: Final = frozenset(
     (
-        *("mask", "masks", "groundtruth", "gt", "label", "labels"),
-        *("annotation", "annotations", "segmentation", "segmentations"),
+        *("mask", "masks", "groundtruth", "gt"),
+        # Not "label": a label that is missing or torn is a defect.
+        *("labels", "annotations", "segmentations"),
     )
 )
 SPLITS: Final = {"train": "train", "val": "val", "validation": "val", "test": "test"}
@@ -89,10 +90,10 @@ def _undivided_rows(
         kind for kind in folders_in(root / place, log) if under(place, kind) not in tops
     ]
     beside = {kind: _masks_beside(kind, kinds) for kind in kinds}
-    defects = [kind for kind in kinds if kind.casefold() not in NORMALS]
+    taken = {name for names in beside.values() for name in names}
+    defects = [k for k in kinds if k.casefold() not in NORMALS and k not in taken]
     # Where there is one kind of defect, masks need no folder of its name.
     flat = tops if len(defects) == 1 else []
-    taken = {name for names in beside.values() for name in names}
     folders = [
         LabelledFolder(
             name=under(place, kind),

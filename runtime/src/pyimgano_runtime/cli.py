@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import math
 import os
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 from ._version import __version__
 from .errors import BundleError, ConfigError, ParityError, PyimganoError
@@ -29,8 +25,6 @@ EXIT_INPUTS: Final = 4
 EXIT_RUNTIME: Final = 5
 EXIT_INTERRUPTED: Final = 130
 SHOWN_UNLISTED: Final = 5
-
-SHOWN_FAILURES: Final = 5
 
 EXIT_TEXT: Final = (
     "exit codes: 0 done; 1 anomaly seen (with --fail-on-anomaly); 2 usage; "
@@ -73,8 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail("this is a fault of pyimgano-runtime; report it", EXIT_RUNTIME)
 
 
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
 def _fail(message: str, code: int) -> int:
-    print(f"pyimgano-runtime: {message}", file=sys.stderr)
+    _say(f"pyimgano-runtime: {message}")
     return code
 
 
@@ -183,10 +181,10 @@ def _threshold(text: str) -> float:
 def _infer(options: argparse.Namespace) -> int:
     from .bundle import open_bundle
     from .predictor import Predictor
-    from .rows import predict_files
+    from .row_output import PictureSaver, RowWriter, write_rows
     from .sources import list_inputs
 
-    writer = _RowWriter(options.output, force=options.force)
+    writer = RowWriter(options.output, force=options.force)
     paths = list_inputs(options.input)
     bundle = open_bundle(options.bundle)
     _warn_unlisted(bundle.unlisted_files())
@@ -196,115 +194,15 @@ def _infer(options: argparse.Namespace) -> int:
         threads=options.threads,
         threshold=options.threshold,
     )
-    saver = _PictureSaver(
+    saver = PictureSaver(
         options.save_maps, options.save_overlays, predictor, force=options.force
     )
-    rows = predict_files(predictor, paths, with_map=saver.needed)
-    done = failed = anomalies = 0
-    with writer, _Drain() as drain:
-        for path, (row, image, prediction) in zip(paths, rows, strict=True):
-            writer.write(row)
-            done += 1
-            failed += not row["ok"]
-            if row["error"] is not None and options.output and failed <= SHOWN_FAILURES:
-                # The rows go to a file: say on the screen what is wrong.
-                print(f"failed: {row['error']['message']}", file=sys.stderr)
-            anomalies += row["label"] == "anomaly"
-            if image is not None and prediction is not None:
-                saver.save(path, image, prediction)
-            if drain.asked:
-                break
-    if drain.asked:
-        print(
-            f"stopped by SIGTERM after {done} of {len(paths)} pictures", file=sys.stderr
-        )
-    print(
-        f"{done} pictures: {anomalies} anomaly, "
-        f"{done - failed - anomalies} normal, {failed} failed",
-        file=sys.stderr,
-    )
-    if drain.asked:
+    tally = write_rows(predictor, paths, writer, saver, say=_say)
+    if tally.stopped:
         return 0
-    if failed:
+    if tally.failed:
         return EXIT_INPUTS
-    return EXIT_ANOMALY if anomalies and options.fail_on_anomaly else 0
-
-
-class _RowWriter:
-    """Writes JSONL rows to stdout, or to a file that is complete or absent."""
-
-    def __init__(self, output: str | None, *, force: bool) -> None:
-        self._path = None if output is None else Path(output)
-        self._stream: TextIO = sys.stdout
-        if self._path is None:
-            return
-        if not self._path.name or self._path.is_dir():
-            raise ConfigError(f'--output "{output}": is a folder, expected a file')
-        if self._path.exists() and not self._path.is_file():
-            raise ConfigError(f"--output {output}: is a device, expected a file")
-        if self._path.exists() and not force:
-            raise ConfigError(
-                f"--output {output}: already exists and nothing is overwritten; "
-                "name another file or pass --force to replace it"
-            )
-        self._temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.new")
-
-    def __enter__(self) -> _RowWriter:
-        if self._path is None:
-            return self
-        try:
-            self._stream = self._temporary.open("w", encoding="utf-8", newline="\n")
-        except OSError as cause:
-            raise ConfigError(
-                f"--output {self._path}: cannot be written ({cause.strerror}); "
-                "name a file in a folder that exists and that you may write to"
-            ) from cause
-        return self
-
-    def write(self, row: dict[str, Any]) -> None:
-        self._stream.write(_json_text(row, self._stream) + "\n")
-        if self._path is None:
-            self._stream.flush()
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if self._path is None:
-            return
-        try:
-            if kind is None:
-                self._stream.flush()
-                os.fsync(self._stream.fileno())
-                self._temporary.replace(self._path)
-        finally:
-            self._stream.close()
-            self._temporary.unlink(missing_ok=True)
-
-
-class _Drain:
-    """Turns SIGTERM into a wish: the picture at hand is finished, then no more."""
-
-    def __enter__(self) -> _Drain:
-        self.asked = False
-        self._before: Any = None
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._ask)
-        return self
-
-    def _ask(self, number: int, frame: Any) -> None:
-        self.asked = True
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
-
-
-def _json_text(value: Any, stream: TextIO, *, indent: int | None = None) -> str:
-    """Give JSON that the stream can hold: a file's name need not be valid text."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
-    try:
-        text.encode(stream.encoding or "utf-8")
-    except UnicodeEncodeError:
-        return json.dumps(value, allow_nan=False, indent=indent)
-    return text
+    return EXIT_ANOMALY if tally.anomalies and options.fail_on_anomaly else 0
 
 
 def _warn_unlisted(paths: Sequence[str]) -> None:
@@ -320,64 +218,14 @@ def _warn_unlisted(paths: Sequence[str]) -> None:
         )
 
 
-class _PictureSaver:
-    """Saves maps and overlays beside the rows, one file a picture."""
-
-    def __init__(
-        self, maps: str | None, overlays: str | None, predictor: Any, *, force: bool
-    ) -> None:
-        self._maps = Path(maps) if maps else None
-        self._overlays = Path(overlays) if overlays else None
-        self._predictor = predictor
-        self._names: set[str] = set()
-        self.needed = bool(maps or overlays)
-        if not self.needed:
-            return
-        from .atomic import refuse_existing
-
-        if not predictor.engine.has_map:
-            raise ConfigError(
-                "--save-maps and --save-overlays: this bundle's model gives a score "
-                "only, no anomaly map"
-            )
-        if overlays:
-            from .pictures import require_opencv
-
-            require_opencv()
-        for folder in (self._maps, self._overlays):
-            if folder is not None:
-                refuse_existing(folder, force=force)
-                try:
-                    folder.mkdir(parents=True, exist_ok=True)
-                except OSError as cause:
-                    raise ConfigError(
-                        f"{folder}: cannot be made ({cause.strerror}); "
-                        "name a folder in a place you may write to"
-                    ) from cause
-
-    def save(self, path: Path, image: Any, prediction: Any) -> None:
-        from .paths import plain_name
-
-        stem = plain_name(f"{path.parent.name}_{path.stem}", self._names)
-        if self._maps is not None:
-            from .pictures import save_map
-
-            save_map(self._maps / f"{stem}.npy", prediction.anomaly_map)
-        if self._overlays is not None:
-            from .pictures import save_overlay
-
-            save_overlay(
-                self._overlays / f"{stem}.png", image, prediction, self._predictor
-            )
-
-
 def _check(options: argparse.Namespace) -> int:
     from .bundle import open_bundle
     from .check import check_bundle
+    from .row_output import json_text
 
     report = check_bundle(open_bundle(options.bundle), threads=options.threads)
     if options.json:
-        print(_json_text(report.to_json(), sys.stdout, indent=2))
+        print(json_text(report.to_json(), sys.stdout, indent=2))
     else:
         _print_check(report)
     _warn_unlisted(report.unlisted)
@@ -428,10 +276,11 @@ def _print_check(report: Any) -> None:
 
 def _info(options: argparse.Namespace) -> int:
     from .bundle import open_bundle
+    from .row_output import json_text
 
     bundle = open_bundle(options.bundle)
     if options.json:
-        print(_json_text(bundle.config.to_dict(), sys.stdout, indent=2))
+        print(json_text(bundle.config.to_dict(), sys.stdout, indent=2))
         return 0
     _print_info(bundle)
     return 0

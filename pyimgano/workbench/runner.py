@@ -111,27 +111,38 @@ def train(
         rows = [*split.train, *split.val, *split.test]
         keep += {p.parent for r in rows for p in (r.image_path, r.mask_path) if p}
         inspect_pictures(rows, input_rules())
-    names: set[str] = set()
     with new_folder(output, force=force, keep=keep) as folder:
-        categories = {}
-        for split in splits:
-            stem = plain_name(split.category, names)
-            trainer = CategoryTrainer(loaded.config, split, device, progress, clock)
-            categories[split.category] = {"folder": stem} | trainer.run(folder, stem)
-        config = _absolute(loaded).to_dict()
-        artifacts.write_json(folder / "config.json", config)
-        artifacts.write_json(folder / "environment.json", artifacts.environment())
-        report = {
-            "schema_version": artifacts.RUN_SCHEMA_VERSION,
-            "recipe": loaded.config.recipe,
-            "detector": loaded.config.model.name,
-            "finished": clock(),
-            "device": str(device),
-            "peak_rss_mb": _peak_rss_mb(),
-            "categories": categories,
-        }
-        artifacts.write_json(folder / "report.json", report)
+        write_run(_absolute(loaded), splits, folder, device, progress, clock)
     return artifacts.open_run(output)
+
+
+def write_run(
+    config: WorkbenchConfig,
+    splits: Sequence[CategorySplit],
+    folder: Path,
+    device: torch.device,
+    progress: Progress,
+    clock: Clock = timestamp,
+) -> None:
+    """Train each split and write everything of a run into a folder that is there."""
+    names: set[str] = set()
+    categories = {}
+    for split in splits:
+        stem = plain_name(split.category, names)
+        trainer = CategoryTrainer(config, split, device, progress, clock)
+        categories[split.category] = {"folder": stem} | trainer.run(folder, stem)
+    artifacts.write_json(folder / "config.json", config.to_dict())
+    artifacts.write_json(folder / "environment.json", artifacts.environment())
+    report = {
+        "schema_version": artifacts.RUN_SCHEMA_VERSION,
+        "recipe": config.recipe,
+        "detector": config.model.name,
+        "finished": clock(),
+        "device": str(device),
+        "peak_rss_mb": _peak_rss_mb(),
+        "categories": categories,
+    }
+    artifacts.write_json(folder / "report.json", report)
 
 
 @dataclass(slots=True)

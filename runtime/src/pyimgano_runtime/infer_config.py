@@ -1,7 +1,9 @@
-"""The document `infer_config.json`: what a bundle is, as typed objects.
+"""The document `infer_config.json`, of a bundle or of a training run, as typed objects.
 
 Every field of the JSON is a field of these dataclasses under the same name, so that
-`InferConfig.from_dict(payload, where).to_dict() == payload`.
+`InferConfig.from_dict(payload, where).to_dict() == payload`. The two kinds share schema
+and file name: "bundle" (`InferConfig`, ONNX) is what devices take, "run" (`RunConfig`,
+a checkpoint) stays in the training room.
 """
 
 from __future__ import annotations
@@ -22,6 +24,10 @@ REQUIREMENTS: Final[frozenset[str]] = frozenset()
 
 TENSOR_KINDS: Final = ("image", "score", "anomaly_map")
 FILE_ROLES: Final = ("model", "golden_image", "golden_map", "model_card")
+THRESHOLD_METHODS: Final = (
+    "conformal", "quantile", "contamination", "fixed", "best_f1",
+)  # fmt: skip
+DEVICES: Final = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,15 @@ class BundleInfo:
 
     name: str
     version: str
+    created: str  # ISO 8601, UTC: end of the training run
+    producer: dict[str, str]  # package -> version
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """Which training run this is and what made it."""
+
+    name: str
     created: str  # ISO 8601, UTC: end of the training run
     producer: dict[str, str]  # package -> version
 
@@ -85,11 +100,27 @@ class InputRules:
 
 
 @dataclass(frozen=True, slots=True)
+class RateBounds:
+    """Two-sided Clopper-Pearson bounds of a rate that was counted.
+
+    Of the normals that set the threshold, or of test normals: how many reach it.
+    """
+
+    confidence: float  # 0.95
+    n_images: int
+    images_above: int  # at or above the threshold
+    by_images: tuple[float, float]  # (low, high)
+    n_groups: int
+    groups_above: int  # groups of which some picture is
+    by_groups: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
 class ThresholdProvenance:
     """Where a threshold comes from, so that a person can judge it."""
 
-    method: str
-    source: str  # "val", "kfold_pooled", "holdout", "user"
+    method: str  # one of THRESHOLD_METHODS
+    source: str  # "val", "kfold_pooled", "holdout", "labelled_manifest", "device", ...
     approximate: bool  # true where the guarantee is not exact (pooled folds)
     parameters: dict[str, Any]
     requested_false_alarm_rate: float | None
@@ -101,6 +132,7 @@ class ThresholdProvenance:
     warnings: tuple[str, ...]
     set_by: str
     set_at: str
+    bounds: RateBounds | None = None  # null where nothing was counted ("fixed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,17 +161,47 @@ class MapGeometry:
     map_size: tuple[int, int]  # (height, width)
 
 
-@dataclass(frozen=True, slots=True)
-class CategoryConfig:
-    """Everything that turns one category's picture into a judgement."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CategorySettings:
+    """What turns one category's scores and maps into a judgement."""
 
-    graph: tuple[str, ...]
     thresholds: Thresholds
     calibration: Calibration
     map_geometry: MapGeometry | None
     roi: None = None
     tiling: None = None
     regions: None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CategoryConfig(CategorySettings):
+    """One category of a bundle."""
+
+    graph: tuple[str, ...]  # names of models, run in this order
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A fitted detector's file."""
+
+    path: str  # relative to infer_config.json, POSIX
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunCategory(CategorySettings):
+    """One category of a training run."""
+
+    checkpoint: Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """Which detector, and with which hyper-parameters."""
+
+    name: str
+    preset: str | None
+    options: dict[str, Any]  # every hyper-parameter
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,10 +263,7 @@ class InferConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Give the JSON object, keys in reading order."""
-        # By way of JSON: tuples become lists, as a file has them.
-        payload: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        first = ("schema", "schema_version", "kind", "requires", "bundle")
-        return {key: payload.pop(key) for key in first} | payload
+        return _to_dict(self, "bundle")
 
     @classmethod
     def from_dict(cls, payload: Any, where: str) -> InferConfig:
@@ -217,6 +276,47 @@ class InferConfig:
         from .infer_config_reader import read_infer_config
 
         return read_infer_config(payload, where)
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """A whole run document: read by `pyimgano infer`, refused on devices."""
+
+    kind: str
+    run: RunInfo
+    model: ModelChoice
+    device: str
+    input: InputRules
+    preprocess: tuple[dict[str, Any], ...]
+    postprocess: tuple[dict[str, Any], ...]
+    categories: dict[str, RunCategory]
+    training: dict[str, Any]
+    requires: tuple[str, ...] = ()
+    extensions: dict[str, Any] = field(default_factory=dict)
+    schema: str = SCHEMA
+    schema_version: str = f"{MAJOR}.{MINOR}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the JSON object, keys in reading order."""
+        return _to_dict(self, "run")
+
+    @classmethod
+    def from_dict(cls, payload: Any, where: str) -> RunConfig:
+        """Read and check a document; all problems are raised at once.
+
+        Raises:
+            BundleError: as `InferConfig.from_dict`.
+        """
+        from .infer_config_reader import read_run_config
+
+        return read_run_config(payload, where)
+
+
+def _to_dict(config: InferConfig | RunConfig, about: str) -> dict[str, Any]:
+    # By way of JSON: tuples become lists, as a file has them.
+    payload: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    first = ("schema", "schema_version", "kind", "requires", about)
+    return {key: payload.pop(key) for key in first} | payload
 
 
 def select_category(config_names: Sequence[str], name: str | None) -> str:

@@ -10,46 +10,51 @@ from ._reader import Fields
 from ._version import __version__
 from .errors import BundleError, raise_all
 from .infer_config import (
-    FILE_NAME,
+    DEVICES,
     FILE_ROLES,
     MAJOR,
     MINOR,
     REQUIREMENTS,
     SCHEMA,
     TENSOR_KINDS,
+    THRESHOLD_METHODS,
     BundleInfo,
     Calibration,
     CategoryConfig,
     CategoryParity,
+    Checkpoint,
     FileEntry,
     Golden,
     InferConfig,
     InputRules,
     MapGeometry,
+    ModelChoice,
     ModelSpec,
     Parity,
+    RateBounds,
+    RunCategory,
+    RunConfig,
+    RunInfo,
     TensorSpec,
     ThresholdProvenance,
     Thresholds,
 )
+from .infer_config_checks import bundle_contradictions, run_contradictions
 from .paths import path_problem
 
 FLOAT32_MAX: Final = 3.4028234663852886e38
-_TENSOR_FORMS: Final = {  # kind -> dtype, number of axes
-    "image": ("uint8", 4),
-    "score": ("float32", 1),
-    "anomaly_map": ("float32", 3),
-}
-_MAX_NAME: Final = 100  # characters of a category's name
 
 
 def read_infer_config(payload: Any, where: str) -> InferConfig:
-    """Read and check a document; see `InferConfig.from_dict`."""
-    problems: list[str] = []
+    """Read and check a bundle's document; see `InferConfig.from_dict`."""
     _check_version(payload, where)
-    top = Fields(payload, where, problems)
-    for key in ("schema", "schema_version"):
-        top.raw(key)
+    if payload.get("kind") == "run":
+        raise BundleError(
+            f"{where}: describes a training run, not a bundle; "
+            'export it by "pyimgano bundle export"'
+        )
+    problems: list[str] = []
+    top = _open_top(payload, where, problems)
     config = InferConfig(
         kind=top.text("kind", choices=("bundle",)),
         requires=top.texts("requires"),
@@ -67,9 +72,42 @@ def read_infer_config(payload: Any, where: str) -> InferConfig:
     )
     top.finish()
     if not problems:
-        problems += _contradictions(config, where)
+        problems += bundle_contradictions(config, where)
     raise_all(problems, BundleError)
     return config
+
+
+def read_run_config(payload: Any, where: str) -> RunConfig:
+    """Read and check a run's document; see `RunConfig.from_dict`."""
+    _check_version(payload, where)
+    problems: list[str] = []
+    top = _open_top(payload, where, problems)
+    config = RunConfig(
+        kind=top.text("kind", choices=("run",)),
+        requires=top.texts("requires"),
+        run=_read_run_info(top.fields("run")),
+        model=_read_model_choice(top.fields("model")),
+        device=top.text("device", choices=DEVICES),
+        input=_read_input(top.fields("input")),
+        preprocess=_read_steps(top, "preprocess"),
+        postprocess=_read_steps(top, "postprocess"),
+        categories={n: _read_run_category(f) for n, f in top.each("categories")},
+        training=_read_training(top.fields("training")),
+        extensions=_read_object(top, "extensions"),
+        schema_version=top.payload["schema_version"],
+    )
+    top.finish()
+    if not problems:
+        problems += run_contradictions(config, where)
+    raise_all(problems, BundleError)
+    return config
+
+
+def _open_top(payload: Any, where: str, problems: list[str]) -> Fields:
+    top = Fields(payload, where, problems)
+    for key in ("schema", "schema_version"):
+        top.raw(key)
+    return top
 
 
 def _check_version(payload: Any, where: str) -> None:
@@ -93,11 +131,6 @@ def _check_version(payload: Any, where: str) -> None:
             f"{where}: schema_version is {version}, runtime {__version__} reads "
             f"{MAJOR}.0 to {MAJOR}.{MINOR}; install {_runtime_for(payload)}"
         )
-    if payload.get("kind") == "run":
-        raise BundleError(
-            f"{where}: describes a training run, not a bundle; "
-            'export it by "pyimgano bundle export"'
-        )
     requires = payload.get("requires")
     wanted = requires if isinstance(requires, list) else []
     unknown = {item for item in wanted if isinstance(item, str)} - REQUIREMENTS
@@ -110,8 +143,8 @@ def _check_version(payload: Any, where: str) -> None:
 
 def _runtime_for(payload: dict[str, Any]) -> str:
     """Name the runtime that reads a document, by what the document says of itself."""
-    bundle = payload.get("bundle")
-    producer = bundle.get("producer") if isinstance(bundle, dict) else None
+    about = payload.get("bundle") or payload.get("run")
+    producer = about.get("producer") if isinstance(about, dict) else None
     made_with = producer.get("pyimgano") if isinstance(producer, dict) else None
     if isinstance(made_with, str) and re.fullmatch(r"[0-9][0-9a-z.+]{0,30}", made_with):
         return f"pyimgano-runtime {made_with} or newer (what made it)"
@@ -142,13 +175,73 @@ def _read_bundle_info(fields: Fields) -> BundleInfo:
         name=fields.text("name"),
         version=fields.text("version"),
         created=fields.text("created"),
-        producer=_read_object(fields, "producer"),
+        producer=_read_producer(fields),
     )
-    for package, version in info.producer.items():
-        if not isinstance(version, str):
-            fields.problem(f"producer.{package}", "expected a version as a text")
     fields.finish()
     return info
+
+
+def _read_run_info(fields: Fields) -> RunInfo:
+    info = RunInfo(
+        name=fields.text("name"),
+        created=fields.text("created"),
+        producer=_read_producer(fields),
+    )
+    fields.finish()
+    return info
+
+
+def _read_producer(fields: Fields) -> dict[str, str]:
+    producer = _read_object(fields, "producer")
+    for package, version in producer.items():
+        if not isinstance(version, str):
+            fields.problem(f"producer.{package}", "expected a version as a text")
+    return producer
+
+
+def _read_model_choice(fields: Fields) -> ModelChoice:
+    choice = ModelChoice(
+        name=fields.text("name"),
+        preset=fields.maybe("preset", fields.text),
+        options=_read_object(fields, "options"),
+    )
+    fields.finish()
+    return choice
+
+
+def _read_checkpoint(fields: Fields) -> Checkpoint:
+    path = fields.text("path")
+    reason = run_path_problem(path)
+    if path and reason is not None:
+        fields.problem(
+            "path",
+            f'"{path}" {reason}; write it again by "pyimgano train '
+            '--export-infer-config"',
+        )
+    checkpoint = Checkpoint(path=path, sha256=_read_sha256(fields, "sha256"))
+    fields.finish()
+    return checkpoint
+
+
+def run_path_problem(path: str) -> str | None:
+    """Why a path of a run's document is refused, in words; None if it is not.
+
+    Unlike a bundle's paths it may begin with ".." and have any names: it refers to
+    folders that people named. Whether it stays near the document is for the one who
+    opens it (`pyimgano.inference.config`).
+    """
+    if "\\" in path or ":" in path:
+        return "has a backslash or colon; paths are relative and use /"
+    if path.startswith(("/", "~")):
+        return "is absolute; paths are relative to infer_config.json"
+    if not path.isprintable():
+        return "has a character that cannot be shown"
+    inner = path.split("/")
+    while inner and inner[0] == "..":
+        inner.pop(0)
+    if not inner or any(name in ("", ".", "..") for name in inner):
+        return 'has an empty name, "." or ".." after its beginning'
+    return None
 
 
 def _read_path(fields: Fields, key: str) -> str:
@@ -228,7 +321,7 @@ def _read_input(fields: Fields) -> InputRules:
 def _read_provenance(fields: Fields) -> ThresholdProvenance:
     summary = _read_object(fields, "score_summary")
     provenance = ThresholdProvenance(
-        method=fields.text("method"),
+        method=fields.text("method", choices=THRESHOLD_METHODS),
         source=fields.text("source"),
         approximate=fields.flag("approximate"),
         parameters=_read_object(fields, "parameters"),
@@ -241,9 +334,33 @@ def _read_provenance(fields: Fields) -> ThresholdProvenance:
         warnings=fields.texts("warnings"),
         set_by=fields.text("set_by"),
         set_at=fields.text("set_at"),
+        bounds=fields.maybe("bounds", lambda key: _read_bounds(fields.fields(key))),
     )
     fields.finish()
     return provenance
+
+
+def _read_bounds(fields: Fields) -> RateBounds:
+    bounds = RateBounds(
+        confidence=fields.number("confidence", low=0.0, high=1.0),
+        n_images=fields.integer("n_images", low=0),
+        images_above=fields.integer("images_above", low=0),
+        by_images=_read_interval(fields, "by_images"),
+        n_groups=fields.integer("n_groups", low=0),
+        groups_above=fields.integer("groups_above", low=0),
+        by_groups=_read_interval(fields, "by_groups"),
+    )
+    fields.finish()
+    return bounds
+
+
+def _read_interval(fields: Fields, key: str) -> tuple[float, float]:
+    ends = fields.numbers(key)
+    if len(ends) != 2 or not 0 <= ends[0] <= ends[1] <= 1:
+        if key in fields.payload:
+            fields.problem(key, "expected [low, high], two rates from 0 to 1")
+        return (0.0, 1.0)
+    return (ends[0], ends[1])
 
 
 def _read_fingerprint(fields: Fields) -> str:
@@ -313,19 +430,32 @@ def _read_geometry(fields: Fields) -> MapGeometry:
 
 
 def _read_category(fields: Fields) -> CategoryConfig:
-    for key in ("roi", "tiling", "regions"):
-        if fields.has(key):
-            fields.problem(key, "expected null: schema 1.0 does not define it yet")
-    category = CategoryConfig(
-        graph=fields.texts("graph"),
-        thresholds=read_thresholds(fields.fields("thresholds")),
-        calibration=read_calibration(fields.fields("calibration")),
-        map_geometry=fields.maybe(
-            "map_geometry", lambda key: _read_geometry(fields.fields(key))
-        ),
+    category = CategoryConfig(graph=fields.texts("graph"), **_read_settings(fields))
+    fields.finish()
+    return category
+
+
+def _read_run_category(fields: Fields) -> RunCategory:
+    category = RunCategory(
+        checkpoint=_read_checkpoint(fields.fields("checkpoint")),
+        **_read_settings(fields),
     )
     fields.finish()
     return category
+
+
+def _read_settings(fields: Fields) -> dict[str, Any]:
+    """Give the members of `CategorySettings`."""
+    for key in ("roi", "tiling", "regions"):
+        if fields.has(key):
+            fields.problem(key, "expected null: schema 1.0 does not define it yet")
+    return {
+        "thresholds": read_thresholds(fields.fields("thresholds")),
+        "calibration": read_calibration(fields.fields("calibration")),
+        "map_geometry": fields.maybe(
+            "map_geometry", lambda key: _read_geometry(fields.fields(key))
+        ),
+    }
 
 
 def _read_golden(fields: Fields) -> Golden:
@@ -380,109 +510,3 @@ def _read_training(fields: Fields) -> dict[str, Any]:
         for _, category in fields.each("categories"):
             category.text("detector", "unknown")
     return fields.payload
-
-
-def _contradictions(config: InferConfig, where: str) -> list[str]:
-    """Parts of a well-typed document that do not fit together."""
-    found = [
-        *_file_contradictions(config),
-        *_model_contradictions(config),
-        *_category_contradictions(config),
-        *_golden_contradictions(config),
-    ]
-    return [f"{where}: {line}" for line in found]
-
-
-def _file_contradictions(config: InferConfig) -> list[str]:
-    problems = []
-    listed = {FILE_NAME: FILE_NAME}
-    for entry in config.files:
-        twin = listed.get(entry.path.lower())
-        listed[entry.path.lower()] = entry.path
-        if twin is not None:
-            problems.append(
-                f'files: "{entry.path}" and "{twin}" are the same file on systems that '
-                f"ignore case; each path stands once, {FILE_NAME} not at all"
-            )
-    return problems
-
-
-def _model_contradictions(config: InferConfig) -> list[str]:
-    problems = []
-    for name, model in config.models.items():
-        problems += _unlisted(config, model.file, "model", f"models.{name}.file")
-        if [i.kind for i in model.inputs] != ["image"]:
-            problems.append(f"models.{name}.inputs: expected one of kind image")
-        kinds = [o.kind for o in model.outputs]
-        if kinds not in (["score"], ["score", "anomaly_map"]):
-            problems.append(
-                f"models.{name}.outputs: found kinds {kinds}, expected score and at "
-                "most one anomaly_map"
-            )
-        for tensor in (*model.inputs, *model.outputs):
-            dtype, axes = _TENSOR_FORMS[tensor.kind]
-            if tensor.dtype != dtype or len(tensor.shape) != axes:
-                problems.append(
-                    f"models.{name}: {tensor.name}: found {tensor.dtype} with "
-                    f"{len(tensor.shape)} axes, expected {dtype} with {axes} for kind "
-                    f"{tensor.kind}"
-                )
-    return problems
-
-
-def _category_contradictions(config: InferConfig) -> list[str]:
-    problems = []
-    for name, category in config.categories.items():
-        place = f"categories.{name}"
-        if not (name.isprintable() and 0 < len(name.strip()) <= len(name) <= _MAX_NAME):
-            problems.append(
-                f"categories: found the name {json.dumps(name)[:60]}, expected 1 to "
-                f"{_MAX_NAME} printable characters"
-            )
-        if "image" not in category.thresholds.provenance:
-            problems.append(
-                f"{place}.thresholds.provenance.image: missing; every threshold says "
-                "where it comes from"
-            )
-        if len(category.graph) != 1 or category.graph[0] not in config.models:
-            problems.append(
-                f"{place}.graph: found {list(category.graph)}, expected one of the "
-                f"models {sorted(config.models)}"
-            )
-            continue
-        output = config.models[category.graph[0]].output("anomaly_map")
-        geometry = category.map_geometry
-        if (geometry is None) != (output is None):
-            problems.append(
-                f"{place}.map_geometry: expected exactly where the model has an "
-                "anomaly_map"
-            )
-        elif geometry and output and output.shape[1:] != geometry.map_size:
-            problems.append(
-                f"{place}.map_geometry.map_size: found {list(geometry.map_size)}, the "
-                f"model's anomaly_map has {list(output.shape[1:])}"
-            )
-    if not config.categories:
-        problems.append("categories: empty, expected at least one")
-    return problems
-
-
-def _golden_contradictions(config: InferConfig) -> list[str]:
-    problems = []
-    for index, golden in enumerate(config.parity.goldens):
-        place = f"parity.goldens[{index}]"
-        problems += _unlisted(config, golden.image, "golden_image", f"{place}.image")
-        if golden.map is not None:
-            problems += _unlisted(config, golden.map, "golden_map", f"{place}.map")
-        category = config.categories.get(golden.category)
-        if category is None:
-            problems.append(f'{place}.category: no category "{golden.category}"')
-        elif golden.map is not None and category.map_geometry is None:
-            problems.append(f"{place}.map: expected null, the model gives no map")
-    return problems
-
-
-def _unlisted(config: InferConfig, path: str, role: str, place: str) -> list[str]:
-    if any(e.path == path and e.role == role for e in config.files):
-        return []
-    return [f'{place}: "{path}" does not stand in files with role "{role}"']

@@ -1,0 +1,240 @@
+"""The Node example gives a bundle's scores bit for bit, and refuses what it must."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+
+from pyimgano_runtime import Predictor
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parent.parent
+DEMO = ROOT / "bundles" / "demo"
+# npm's words for a machine that reaches no registry; other failures are ours.
+OFFLINE = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ETIMEDOUT", "ENETUNREACH")
+
+Change = Callable[[dict[str, Any]], None]
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example in a folder of its own, with its packages installed."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        pytest.skip("needs node and npm")
+    folder = tmp_path_factory.mktemp("node") / "example"
+    ignore = shutil.ignore_patterns("node_modules")
+    shutil.copytree(ROOT / "examples" / "node", folder, ignore=ignore)
+    done = subprocess.run(
+        ["npm", "ci", "--no-audit", "--no-fund"],
+        cwd=folder,
+        env=os.environ | {"ONNXRUNTIME_NODE_INSTALL": "skip"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode and any(word in done.stderr for word in OFFLINE):
+        pytest.skip("npm reaches no package registry here")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A copy of the demo bundle that a test may spoil."""
+    return Path(shutil.copytree(DEMO, tmp_path / "bundle"))
+
+
+def run(example: Path, *arguments: str | Path) -> tuple[int, list[dict[str, Any]], str]:
+    """Exit code, rows and stderr of the example."""
+    done = subprocess.run(
+        ["node", example / "run_bundle.mjs", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    return done.returncode, rows, done.stderr
+
+
+def edit(bundle: Path, change: Change) -> None:
+    """Change the bundle's document."""
+    path = bundle / "infer_config.json"
+    document = json.loads(path.read_text("utf-8"))
+    change(document)
+    path.write_text(json.dumps(document), "utf-8")
+
+
+def python_score(bundle: Path, picture: Path) -> float:
+    """The score that pyimgano_runtime gives."""
+    predictor = Predictor.open(bundle)
+    return predictor.predict(predictor.read(picture)).score
+
+
+def test_the_lock_file_names_no_registry() -> None:
+    lock = (ROOT / "examples" / "node" / "package-lock.json").read_text("utf-8")
+    assert '"resolved"' not in lock
+
+
+def test_every_png_golden_scores_bit_for_bit_as_in_python(example: Path) -> None:
+    code, rows, errors = run(example, DEMO)
+    assert code == 0, errors
+    goldens = sorted((DEMO / "golden").glob("*.png"))
+    assert [row["input"] for row in rows] == [f"golden/{g.name}" for g in goldens]
+    for row, golden in zip(rows, goldens, strict=True):
+        assert row["score"] == python_score(DEMO, golden)
+        assert row["agrees"] is True
+
+
+def test_the_jpeg_golden_is_skipped_with_a_sentence(example: Path) -> None:
+    _, _, errors = run(example, DEMO)
+    assert "golden/000.jpg: skipped" in errors
+
+
+def test_grey_and_transparent_pictures_score_bit_for_bit_as_in_python(
+    example: Path, tmp_path: Path
+) -> None:
+    # White noise, so that a wrong channel, blending or gamma shows in the score.
+    noise = np.random.default_rng(1).integers(0, 256, (90, 150, 4), dtype=np.uint8)
+    pictures = [tmp_path / "grey.png", tmp_path / "rgba.png", tmp_path / "two_tone.png"]
+    cv2.imwrite(str(pictures[0]), noise[..., 0])
+    cv2.imwrite(str(pictures[1]), noise)
+    cv2.imwrite(str(pictures[2]), noise[..., 0], [cv2.IMWRITE_PNG_BILEVEL, 1])
+    code, rows, errors = run(example, DEMO, *pictures)
+    assert code == 0, errors
+    found = [row["score"] for row in rows[-3:]]
+    assert found == [python_score(DEMO, picture) for picture in pictures]
+
+
+def test_a_changed_byte_in_the_model_is_refused(example: Path, bundle: Path) -> None:
+    model = next((bundle / "models").glob("*.onnx"))
+    data = bytearray(model.read_bytes())
+    data[len(data) // 2] ^= 1
+    model.write_bytes(data)
+    code, rows, errors = run(example, bundle)
+    assert (code, rows) == (3, [])
+    assert f"{model.name}: sha256 is " in errors
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda d: d.update(schema="other/thing"), "pyimgano/infer_config"),
+        (lambda d: d.update(schema_version="1.1"), 'schema_version is "1.1"'),
+        (lambda d: d.update(schema_version="2.0"), 'schema_version is "2.0"'),
+        (lambda d: d.update(kind="run"), "pyimgano bundle export"),
+        (lambda d: d.update(requires=["preprocess.runtime"]), "preprocess.runtime"),
+        (lambda d: d.pop("models"), "models"),
+    ],
+)
+def test_a_document_that_it_cannot_honour_is_refused(
+    example: Path, bundle: Path, change: Change, said: str
+) -> None:
+    edit(bundle, change)
+    code, rows, errors = run(example, bundle)
+    assert (code, rows) == (3, [])
+    assert said in errors
+
+
+def test_a_linked_model_is_refused(example: Path, bundle: Path) -> None:
+    model = next((bundle / "models").glob("*.onnx"))
+    model.unlink()
+    model.symlink_to(next((DEMO / "models").glob("*.onnx")))
+    code, _, errors = run(example, bundle)
+    assert code == 3
+    assert "is a link" in errors
+
+
+def test_external_data_in_the_current_directory_is_not_taken(
+    example: Path, bundle: Path, tmp_path: Path
+) -> None:
+    path = next((bundle / "models").glob("*.onnx"))
+    outside = {"location": "weights.bin", "size_threshold": 100}
+    onnx.save(
+        onnx.load(path), tmp_path / "m.onnx", save_as_external_data=True, **outside
+    )
+    assert (tmp_path / "weights.bin").is_file()
+    data = (tmp_path / "m.onnx").read_bytes()
+    path.write_bytes(data)
+
+    def list_it(document: dict[str, Any]) -> None:
+        entry = next(e for e in document["files"] if e["role"] == "model")
+        entry.update(size=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+    edit(bundle, list_it)
+    done = subprocess.run(
+        ["node", example / "run_bundle.mjs", bundle],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert "External data" in done.stderr
+
+
+def test_a_golden_that_disagrees_exits_5(example: Path, bundle: Path) -> None:
+    def raise_scores(document: dict[str, Any]) -> None:
+        for golden in document["parity"]["goldens"]:
+            golden["score"] *= 1.001
+
+    edit(bundle, raise_scores)
+    code, rows, _ = run(example, bundle)
+    assert code == 5
+    assert [row["agrees"] for row in rows] == [False] * len(rows)
+
+
+def test_scores_are_compared_with_the_threshold_in_float32(
+    example: Path, bundle: Path
+) -> None:
+    picture = min((bundle / "golden").glob("*.png"))
+    score = python_score(bundle, picture)
+    threshold = score * (1 + 1e-12)  # more in float64, equal in float32
+    assert threshold > score
+
+    def set_threshold(document: dict[str, Any]) -> None:
+        (category,) = document["categories"].values()
+        category["thresholds"]["image"] = threshold
+
+    edit(bundle, set_threshold)
+    _, rows, _ = run(example, bundle, picture)
+    assert rows[-1]["input"] == str(picture)
+    assert rows[-1]["label"] == "anomaly"
+
+
+def test_a_picture_that_cannot_be_read_is_one_row_and_exit_4(
+    example: Path, tmp_path: Path
+) -> None:
+    cut = tmp_path / "cut.png"
+    good = min((DEMO / "golden").glob("*.png"))
+    cut.write_bytes(good.read_bytes()[:5000])
+    code, rows, _ = run(example, DEMO, cut, tmp_path / "missing.png", good)
+    assert code == 4
+    assert ["error" in row for row in rows[-3:]] == [True, True, False]
+
+
+def test_an_unknown_category_is_refused_with_the_known_ones(
+    example: Path, bundle: Path
+) -> None:
+    (known,) = json.loads((DEMO / "infer_config.json").read_text("utf-8"))["categories"]
+    code, _, errors = run(example, bundle, "--category", "no-such-part")
+    assert code == 3
+    assert "no-such-part" in errors
+    assert known in errors
+
+
+def test_no_bundle_is_a_usage_error(example: Path) -> None:
+    code, _, errors = run(example)
+    assert code == 2
+    assert "usage: node run_bundle.mjs" in errors

@@ -1,197 +1,89 @@
-"""Thresholds from held-out normals, each with its provenance.
+"""What training adds to `pyimgano_runtime.calibration`: folds, pixels, labels, checks.
 
-Split-conformal calibration: with n exchangeable normal scores, the k-th smallest,
-k = ceil((n + 1) (1 - alpha)), is exceeded by a new normal with probability at most
-alpha (Vovk, Gammerman, Shafer 2005, section 4.1; Lei et al., "Distribution-free
-predictive inference for regression", JASA 2018, section 2.2).
+The rules that make thresholds of scores are the runtime's, for devices calibrate too.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from pyimgano_runtime.errors import ConfigError
-from pyimgano_runtime.infer_config import Calibration, ThresholdProvenance, Thresholds
+from pyimgano_runtime.binomial_bounds import count_bounds
+from pyimgano_runtime.calibration import (
+    SCORE_TOLERANCE_REL,
+    HeldOutScores,
+    Origin,
+    PooledPixels,
+    Scores,
+    quantile_rank,
+    score_summary,
+    stored_scores,
+)
+from pyimgano_runtime.infer_config import (
+    Calibration,
+    RateBounds,
+    ThresholdProvenance,
+    Thresholds,
+)
 
 from .detectors.feature_detector import FeatureDetector, FeatureSet
 from .detectors.interface import FitContext
 
-Scores = npt.NDArray[np.float32]
-
-# Engines may differ by this share of a score; the threshold stands above it, so that
-# no calibration image flags itself in any of them. Also the parity tolerance.
-SCORE_TOLERANCE_REL: Final = 1e-5
-MAP_TOLERANCE_OF_RANGE: Final = 1e-4
-EXACT_SCORES: Final = 10_000  # calibration scores kept as they are up to this number
-
-SMALL_N: Final = "CALIBRATION_SMALL_N"
+ABOVE_PROMISE: Final = "FALSE_ALARMS_ABOVE_PROMISE"
 
 
-@dataclass(frozen=True, slots=True)
-class HeldOutScores:
-    """Scores of normals that the scoring model was not fitted on."""
+class TopPixels:
+    """The largest pixels of many maps: enough for their exact pooled quantile.
 
-    image: Scores  # (n,)
-    map_max: Scores | None  # (n,) largest value of each normal's map
-    groups: tuple[str, ...]  # (n,) which part each picture shows
-    source: str  # "val", "kfold_pooled" or "holdout"
-
-    @property
-    def n_groups(self) -> int:
-        """How many different parts there are."""
-        return len(set(self.groups))
-
-
-@dataclass(frozen=True, slots=True)
-class ConformalRank:
-    """Which order statistic bounds the false-alarm rate, and which rate that is."""
-
-    k: int  # 1-based, ascending
-    requested_rate: float
-    used_rate: float
-    small_n: bool
-
-
-def conformal_rank(n: int, requested_rate: float) -> ConformalRank:
-    """Give the rank for n scores; with too few, the smallest rate they can promise.
-
-    n scores can promise no rate below 1 / (n + 1). If fewer than ceil(1 / alpha) - 1
-    are there, that rate is used instead, and `small_n` says so.
-
-    Raises:
-        ConfigError: no scores, or a rate outside of (0, 1).
-    """
-    if n < 1:
-        raise ConfigError(
-            "calibration: no held-out normals; add normals, or set "
-            'calibration.method to "fixed" and name a threshold'
-        )
-    if not 0 < requested_rate < 1:
-        raise ConfigError(
-            f"calibration.target_false_alarm_rate: found {requested_rate}, expected a "
-            "number between 0 and 1"
-        )
-    # A rate such as 0.1 is not exact in binary: 9 scores do promise it.
-    small_n = n < math.ceil(1 / requested_rate - 1e-9) - 1
-    rate = 1 / (n + 1) if small_n else requested_rate
-    k = min(n, math.ceil((n + 1) * (1 - rate) - 1e-9))
-    return ConformalRank(k, requested_rate, rate, small_n)
-
-
-def threshold_above(score: float, tolerance: float = SCORE_TOLERANCE_REL) -> float:
-    """Give the next float32 above a score plus the (relative) parity tolerance."""
-    raised = np.float32(score + abs(score) * tolerance)
-    return float(np.nextafter(raised, np.float32(np.inf), dtype=np.float32))
-
-
-def conformal_threshold(
-    scores: Scores, requested_rate: float, tolerance: float = SCORE_TOLERANCE_REL
-) -> tuple[float, ConformalRank]:
-    """Give the threshold that a new normal reaches with at most the used rate."""
-    rank = conformal_rank(len(scores), requested_rate)
-    ordered = np.sort(scores.astype(np.float32))
-    return threshold_above(float(ordered[rank.k - 1]), tolerance), rank
-
-
-def calibrate(
-    held_out: HeldOutScores,
-    *,
-    target_false_alarm_rate: float,
-    fingerprint: str,
-    set_by: str,
-    set_at: str,
-) -> tuple[Thresholds, Calibration]:
-    """Give image and pixel thresholds with provenance, and the scores for p-values.
-
-    The pixel threshold bounds the rate of normals with *any* pixel at or above it: it
-    is calibrated on the largest value of each normal's map.
+    Of N pixels in all, the quantile q is the (N - ceil(q N) + 1)-th largest: as many
+    values are kept, at most twice as many at a time, whatever the number of maps.
     """
 
-    def one(
-        scores: Scores, what: str, tolerance: float
-    ) -> tuple[float, ThresholdProvenance]:
-        threshold, rank = conformal_threshold(
-            scores, target_false_alarm_rate, tolerance
-        )
-        provenance = ThresholdProvenance(
-            method="conformal",
-            source=held_out.source,
-            approximate=held_out.source == "kfold_pooled",
-            parameters={"rank": rank.k, "of": len(scores), "statistic": what},
-            requested_false_alarm_rate=rank.requested_rate,
-            used_false_alarm_rate=rank.used_rate,
-            n_images=len(scores),
-            n_groups=held_out.n_groups,
-            fingerprint=fingerprint,
-            score_summary=_summary(scores),
-            warnings=(SMALL_N,) if rank.small_n else (),
-            set_by=set_by,
-            set_at=set_at,
-        )
-        return threshold, provenance
+    def __init__(self, quantile: float, n_maps: int) -> None:
+        self._quantile = quantile
+        self._n_maps = n_maps
+        self._n_seen = 0
+        self._n_pixels = 0  # of all maps, known from the first one on
+        self._n_kept = 0
+        self._largest = np.empty(0, dtype=np.float32)
 
-    image, image_provenance = one(held_out.image, "image score", SCORE_TOLERANCE_REL)
-    provenance = {"image": image_provenance}
-    pixel = None
-    if held_out.map_max is not None:
-        pixel, provenance["pixel"] = one(
-            held_out.map_max, "largest map value per image", MAP_TOLERANCE_OF_RANGE
-        )
-    return (
-        Thresholds(image=image, pixel=pixel, compare=">=", provenance=provenance),
-        Calibration(stored_scores(held_out.image), n_images=len(held_out.image)),
-    )
+    def add(self, anomaly_map: npt.NDArray[np.float32]) -> None:
+        """Count one map (h, w)."""
+        values = np.asarray(anomaly_map, dtype=np.float32).ravel()
+        if not self._n_seen:
+            self._n_pixels = self._n_maps * values.size
+            rank = quantile_rank(self._n_pixels, self._quantile)
+            self._n_kept = self._n_pixels - rank + 1
+        self._n_seen += 1
+        self._largest = np.concatenate([self._largest, self._top(values)])
+        if len(self._largest) > 2 * self._n_kept:
+            self._largest = self._top(self._largest)
 
+    def result(self) -> PooledPixels:
+        """Give the quantile of all maps.
 
-def fixed_thresholds(
-    image: float, pixel: float | None, *, set_by: str, set_at: str
-) -> tuple[Thresholds, Calibration]:
-    """Give thresholds that a person chose; there are no scores and no p-values."""
-
-    def one() -> ThresholdProvenance:
-        return ThresholdProvenance(
-            method="fixed",
-            source="user",
-            approximate=False,
-            parameters={},
-            requested_false_alarm_rate=None,
-            used_false_alarm_rate=None,
-            n_images=0,
-            n_groups=0,
-            fingerprint="",
-            score_summary={},
-            warnings=(),
-            set_by=set_by,
-            set_at=set_at,
+        Raises:
+            ValueError: not as many maps were added as were announced.
+        """
+        if self._n_seen != self._n_maps:
+            raise ValueError(f"{self._n_seen} of {self._n_maps} maps were added")
+        kept = self._top(self._largest)
+        return PooledPixels(
+            quantile=self._quantile,
+            value=float(kept.min()),
+            n_pixels=self._n_pixels,
+            largest=float(kept.max()),
         )
 
-    provenance = {"image": one()} | ({"pixel": one()} if pixel is not None else {})
-    as_float32 = None if pixel is None else float(np.float32(pixel))
-    return (
-        Thresholds(float(np.float32(image)), as_float32, ">=", provenance),
-        Calibration((), n_images=0),
-    )
-
-
-def stored_scores(scores: Scores) -> tuple[float, ...]:
-    """Give ascending scores for the bundle: all up to 10,000, above that quantiles.
-
-    Quantiles are upper ones, so that a p-value computed from them never falls below
-    the one of all scores.
-    """
-    ordered = np.sort(scores.astype(np.float32))
-    n = len(ordered)
-    if n > EXACT_SCORES:
-        ranks = np.ceil(np.arange(1, EXACT_SCORES + 1) * n / EXACT_SCORES) - 1
-        ordered = ordered[ranks.astype(np.int64)]
-    return tuple(float(score) for score in ordered)
+    def _top(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        if len(values) <= self._n_kept:
+            return values
+        return np.partition(values, len(values) - self._n_kept)[-self._n_kept :]
 
 
 @torch.no_grad()
@@ -202,15 +94,22 @@ def out_of_fold_scores(
     groups: Sequence[str],
     *,
     context: FitContext,
+    pixel_quantile: float | None = None,
 ) -> HeldOutScores:
     """Score every normal by a model fitted on the folds that do not hold it.
 
     The final model is fitted on all normals and is a little better than these, so the
     promise is approximate; `tests/test_calibration_false_alarm_rate.py` simulates it.
+
+    Args:
+        pixel_quantile: also give this quantile of the pixels of all maps.
     """
     n = len(features)
     image = np.empty(n, dtype=np.float32)
     map_max = np.empty(n, dtype=np.float32) if detector.has_map else None
+    pixels = None
+    if pixel_quantile is not None and detector.has_map:
+        pixels = TopPixels(pixel_quantile, n)
     for number, fold in enumerate(folds):
         context.progress("calibration folds", number, len(folds))
         held_out = np.asarray(fold, dtype=np.int64)
@@ -224,39 +123,147 @@ def out_of_fold_scores(
             image[place] = scores.cpu().numpy()
             if map_max is not None and maps is not None:
                 map_max[place] = maps.amax(dim=(1, 2)).cpu().numpy()
+                if pixels is not None:
+                    for anomaly_map in maps.cpu().numpy():
+                        pixels.add(anomaly_map)
             done += len(batch)
         context.progress("calibration folds", number + 1, len(folds))
-    return HeldOutScores(image, map_max, tuple(groups), "kfold_pooled")
-
-
-def _summary(scores: Scores) -> dict[str, float]:
-    values = scores.astype(np.float64)
-    return {
-        "min": float(values.min()),
-        "median": float(np.median(values)),
-        "mean": float(values.mean()),
-        "std": float(values.std()),
-        "max": float(values.max()),
-    }
-
-
-def small_n_message(thresholds: Thresholds) -> str | None:
-    """One sentence for the user where too few normals were there for the rate."""
-    image = thresholds.provenance["image"]
-    if SMALL_N not in image.warnings or image.requested_false_alarm_rate is None:
-        return None
-    needed = math.ceil(1 / image.requested_false_alarm_rate - 1e-9) - 1
-    return (
-        f"{SMALL_N}: {image.n_images} held-out normals can promise no "
-        f"false-alarm rate below {image.used_false_alarm_rate:.2%}, not the requested "
-        f"{image.requested_false_alarm_rate:.2%}; that takes {needed} normals"
+    return HeldOutScores(
+        image,
+        map_max,
+        tuple(groups),
+        "kfold_pooled",
+        pixels=pixels.result() if pixels is not None else None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledScores:
+    """Scores of labelled pictures that neither trained nor test."""
+
+    scores: Scores  # (n,)
+    anomalous: npt.NDArray[np.bool_]  # (n,) both occur
+    groups: tuple[str, ...]  # (n,) which part each picture shows
+
+    @property
+    def normals(self) -> Scores:
+        """Scores of the normals, (m,)."""
+        return self.scores[~self.anomalous]
+
+
+def best_f1_threshold(
+    scores: Scores, anomalous: npt.NDArray[np.bool_]
+) -> tuple[float, float]:
+    """Give the threshold of the largest F1, and that F1.
+
+    It stands halfway between two neighbouring scores; of equal F1, fewer false alarms
+    win. Where all pictures must be called anomalous, it stands below the lowest score.
+
+    Args:
+        scores: (n,) finite.
+        anomalous: (n,) both kinds occur.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order].astype(np.float32)  # falling
+    caught = np.cumsum(anomalous[order])  # defects among the k + 1 highest
+    flagged = np.arange(1, len(ranked) + 1)
+    f1 = 2 * caught / (flagged + int(anomalous.sum()))
+    # A threshold parts distinct scores only; the last one flags all.
+    parts = np.append(ranked[:-1] > ranked[1:], True)
+    best = int(np.argmax(np.where(parts, f1, -1.0)))  # the first: fewest false alarms
+    above = ranked[best]
+    if best == len(ranked) - 1:
+        lowered = np.float32(above - abs(above) * SCORE_TOLERANCE_REL)
+        return float(np.nextafter(lowered, np.float32(-np.inf))), float(f1[best])
+    below = ranked[best + 1]
+    middle = np.float32((float(above) + float(below)) / 2)
+    return float(max(middle, np.nextafter(below, above))), float(f1[best])
+
+
+def best_f1(
+    labelled: LabelledScores, *, origin: Origin
+) -> tuple[float, ThresholdProvenance, Calibration]:
+    """Give the threshold that parts labelled pictures best, and the normals' scores.
+
+    It promises nothing: its bounds only say how many labelled normals it flags.
+    """
+    anomalous = labelled.anomalous
+    threshold, f1 = best_f1_threshold(labelled.scores, anomalous)
+    flagged = labelled.scores >= np.float32(threshold)
+    normals = labelled.normals
+    of_normals = [
+        g for g, bad in zip(labelled.groups, anomalous, strict=True) if not bad
+    ]
+    provenance = ThresholdProvenance(
+        method="best_f1",
+        source="labelled_manifest",
+        approximate=False,
+        parameters={
+            "f1": f1,
+            "normals": len(normals),
+            "defects": int(anomalous.sum()),
+            "normals_above": int((flagged & ~anomalous).sum()),
+            "defects_above": int((flagged & anomalous).sum()),
+            "statistic": "image score",
+            "p_values_from": "labelled normals",
+        },
+        requested_false_alarm_rate=None,
+        used_false_alarm_rate=None,
+        n_images=len(labelled.scores),
+        n_groups=len(set(labelled.groups)),
+        fingerprint=origin.fingerprint,
+        score_summary=score_summary(normals),
+        warnings=(),
+        set_by=origin.set_by,
+        set_at=origin.set_at,
+        bounds=count_bounds(normals, of_normals, threshold),
+    )
+    return threshold, provenance, Calibration(stored_scores(normals), len(normals))
+
+
+def promise_warning(
+    provenance: ThresholdProvenance, achieved: RateBounds | None
+) -> str | None:
+    """One sentence where test normals reach the threshold more often than promised.
+
+    By images: the promised rate lies below the bounds. By groups: a group of m pictures
+    may be flagged at m times that rate, so that is what must lie below them.
+    """
+    promised = provenance.used_false_alarm_rate
+    if promised is None or achieved is None or not achieved.n_images:
+        return None
+    of_group = min(1.0, promised * achieved.n_images / achieved.n_groups)
+    by_images = promised < achieved.by_images[0]
+    by_groups = of_group < achieved.by_groups[0]
+    if not by_images and not by_groups:
+        return None
+    found = (
+        f"{achieved.images_above} of {achieved.n_images} test normals reach the "
+        f"threshold ({achieved.images_above / achieved.n_images:.2%}, 95 % bounds "
+        f"{_range(achieved.by_images)})"
+    )
+    if achieved.n_groups < achieved.n_images:
+        verdict = "also above the" if by_groups else "within the"
+        found += (
+            f", and by group {achieved.groups_above} of {achieved.n_groups} (bounds "
+            f"{_range(achieved.by_groups)}, {verdict} {of_group:.2%} that groups of "
+            "this size may reach)"
+        )
+    return (
+        f"{ABOVE_PROMISE}: promised {'about' if provenance.approximate else 'at most'} "
+        f"{promised:.2%} false alarms, but {found}; the test pictures are probably "
+        "unlike those that calibrated (another lot, another light, or near-duplicate "
+        'frames without group_id): run "pyimgano preflight", add group_id, or '
+        'calibrate on the device by "pyimgano-runtime calibrate"'
+    )
+
+
+def _range(bounds: tuple[float, float]) -> str:
+    return f"{bounds[0]:.2%} to {bounds[1]:.2%}"
 
 
 def as_json(thresholds: Thresholds, calibration: Calibration) -> dict[str, Any]:
     """Give both as the JSON that a run keeps in calibration.json."""
-    from dataclasses import asdict
-
     return {
         "schema_version": "1.0",
         "thresholds": asdict(thresholds),

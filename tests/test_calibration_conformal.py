@@ -9,13 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyimgano.calibration import (
+from pyimgano.calibration import as_json
+from pyimgano_exporters.parity import SCORE_REL
+from pyimgano_runtime.calibration import (
     EXACT_SCORES,
     MAP_TOLERANCE_OF_RANGE,
     SCORE_TOLERANCE_REL,
     SMALL_N,
     HeldOutScores,
-    as_json,
+    Origin,
+    Rule,
     calibrate,
     conformal_rank,
     conformal_threshold,
@@ -24,7 +27,6 @@ from pyimgano.calibration import (
     stored_scores,
     threshold_above,
 )
-from pyimgano_exporters.parity import SCORE_REL
 from pyimgano_runtime.errors import ConfigError
 from pyimgano_runtime.infer_config import Calibration, Thresholds
 from pyimgano_runtime.thresholds import is_anomaly, p_value
@@ -56,10 +58,8 @@ def calibrated(
     )
     return calibrate(
         held_out,
-        target_false_alarm_rate=rate,
-        fingerprint="f" * 64,
-        set_by="a test",
-        set_at="2024-01-01T00:00:00Z",
+        rule=Rule("conformal", rate),
+        origin=Origin("f" * 64, "a test", "2024-01-01T00:00:00Z"),
     )
 
 

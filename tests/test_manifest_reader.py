@@ -13,7 +13,7 @@ from pyimgano.datasets.manifest import (
     MAX_CATEGORY_NAME,
     read_manifest,
 )
-from pyimgano_runtime import infer_config_reader
+from pyimgano_runtime import infer_config_checks
 from pyimgano_runtime.errors import DatasetError
 
 
@@ -140,7 +140,7 @@ def test_a_category_name_that_no_bundle_may_carry_is_refused(
 
 
 def test_the_longest_category_name_is_that_of_a_bundle(folder: Path) -> None:
-    assert MAX_CATEGORY_NAME == infer_config_reader._MAX_NAME
+    assert MAX_CATEGORY_NAME == infer_config_checks.MAX_NAME
     name = "ü" * MAX_CATEGORY_NAME
     assert read_manifest(write(folder, row(category=name)))[0].category == name
 

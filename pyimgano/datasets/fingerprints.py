@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 
+from pyimgano_runtime.fingerprint import fingerprint
+
 from .rows import ManifestRow
+
+__all__ = ["changes", "fingerprint", "picture_digests"]
 
 
 def picture_digests(rows: Iterable[ManifestRow]) -> dict[str, str]:
@@ -14,12 +18,6 @@ def picture_digests(rows: Iterable[ManifestRow]) -> dict[str, str]:
         row.image: hashlib.sha256(row.image_path.read_bytes()).hexdigest()
         for row in rows
     }
-
-
-def fingerprint(digests: Mapping[str, str]) -> str:
-    """Give one sha256 over the sorted (name, sha256) of pictures."""
-    lines = (f"{name}\0{digest}\n" for name, digest in sorted(digests.items()))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

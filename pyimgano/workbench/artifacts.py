@@ -26,7 +26,7 @@ from pyimgano_runtime._version import __version__
 from pyimgano_runtime.atomic import finish_swap, write_text
 from pyimgano_runtime.errors import ConfigError, raise_all
 from pyimgano_runtime.infer_config import Calibration, Thresholds
-from pyimgano_runtime.infer_config_reader import read_calibration, read_thresholds
+from pyimgano_runtime.thresholds_reader import read_calibration, read_thresholds
 
 RUN_SCHEMA_VERSION: Final = "1.0"
 PACKAGES: Final = (
@@ -62,10 +62,14 @@ class Run:
         return self.folder / "checkpoints" / name / "model.safetensors"
 
     def digests(self, category: str) -> dict[str, dict[str, str]]:
-        """sha256 of the pictures that trained ("train") and calibrated ("val")."""
+        """sha256 of the pictures that trained or calibrated.
+
+        "train", "val", and "labelled": those of the labelled manifest, if one was used.
+        """
         path = self.category_folder(category) / "data.json"
         payload: dict[str, dict[str, str]] = read_json(path)
-        return {part: payload[part] for part in ("train", "val")}
+        parts = {part: payload[part] for part in ("train", "val")}
+        return parts | {"labelled": payload.get("labelled", {})}
 
     def calibration(self, category: str) -> tuple[Thresholds, Calibration]:
         """A category's thresholds and calibration scores."""

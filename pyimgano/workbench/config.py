@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
 from pyimgano_runtime._reader import read_json
+from pyimgano_runtime.calibration import Rule
 from pyimgano_runtime.errors import ConfigError, raise_all
+from pyimgano_runtime.infer_config import THRESHOLD_METHODS
 
 from ..datasets.catalog import DATASETS, DataSource
 from ..detectors import detector_class, read_detector_config
@@ -47,6 +49,9 @@ class ModelConfig:
     """Which detector, with which hyper-parameters."""
 
     name: str = option("patchcore", "detector")
+    preset: str | None = option(
+        None, 'named set of hyper-parameters, such as "fast" or "fine"; options win'
+    )
     options: dict[str, Any] = option(
         dict, "hyper-parameters of the detector; the others keep their defaults"
     )
@@ -58,11 +63,42 @@ class CalibrationConfig:
 
     method: str = option(
         "conformal",
-        '"conformal": bounds the false-alarm rate; "fixed": takes `threshold`',
-        choices=("conformal", "fixed"),
+        '"conformal": bounds the false-alarm rate; "quantile": takes `quantile`; '
+        '"contamination": takes `contamination`; "best_f1": parts the pictures of '
+        '`labelled_manifest`; "fixed": takes `threshold`',
+        choices=THRESHOLD_METHODS,
     )
     target_false_alarm_rate: float = option(
         0.01, "share of normals that may be called anomalous", low=1e-6, high=0.5
+    )
+    quantile: float | None = option(
+        None,
+        'share of held-out normals below the threshold, for method "quantile"',
+        low=0.5,
+        high=1 - 1e-6,
+    )
+    contamination: float | None = option(
+        None,
+        'share of held-out normals at or above the threshold, for "contamination"',
+        low=1e-6,
+        high=0.5,
+    )
+    labelled_manifest: str | None = option(
+        None,
+        "manifest of labelled normals and defects, none of them in train, val or test, "
+        'for method "best_f1"; relative to the config file or absolute',
+    )
+    pixel_method: str = option(
+        "image_max",
+        '"image_max": the method on the largest map value of each normal ("best_f1": '
+        '"conformal" on it); "pixel_quantile": takes `pixel_quantile`',
+        choices=("image_max", "pixel_quantile"),
+    )
+    pixel_quantile: float = option(
+        0.999,
+        "share of all pixels of held-out normals below the pixel threshold",
+        low=0.9,
+        high=1 - 1e-9,
     )
     folds: int = option(
         5,
@@ -76,6 +112,59 @@ class CalibrationConfig:
     pixel_threshold: float | None = option(
         None, 'pixel threshold for method "fixed"', low=-FLOAT32_MAX, high=FLOAT32_MAX
     )
+
+    @property
+    def rule(self) -> Rule:
+        """What makes thresholds of held-out normals, where a method takes them."""
+        if self.method == "quantile" and self.quantile is not None:
+            return Rule("quantile", self.quantile)
+        if self.method == "contamination" and self.contamination is not None:
+            return Rule("contamination", self.contamination)
+        return Rule("conformal", self.target_false_alarm_rate)
+
+    @property
+    def pooled_quantile(self) -> float | None:
+        """The quantile of pixels that is wanted; None where image maxima are taken."""
+        return self.pixel_quantile if self.pixel_method == "pixel_quantile" else None
+
+    @property
+    def without_effect(self) -> list[tuple[str, str]]:
+        """Options that are not at their default and do nothing, each with the cause."""
+        pooled = self.pixel_method == "pixel_quantile"
+        used, cause = _USES[self.method], f'method "{self.method}"'
+        if self.method == "best_f1" and pooled:
+            cause += ' and pixel_method "pixel_quantile"'
+        elif self.method == "best_f1":
+            used = used | {"target_false_alarm_rate"}  # of the pixel threshold
+        changed = [
+            item.name
+            for item in fields(self)
+            if item.name != "method" and getattr(self, item.name) != item.default
+        ]
+        found = []
+        for name in changed:
+            if name == "pixel_quantile" and not pooled:
+                found.append((name, f'pixel_method "{self.pixel_method}"'))
+            elif name != "pixel_quantile" and name not in used:
+                found.append((name, cause))
+        return found
+
+
+_FROM_NORMALS: Final = {"folds", "pixel_method"}
+# The options that each method looks at.
+_USES: Final = {
+    "conformal": _FROM_NORMALS | {"target_false_alarm_rate"},
+    "quantile": _FROM_NORMALS | {"quantile"},
+    "contamination": _FROM_NORMALS | {"contamination"},
+    "best_f1": _FROM_NORMALS | {"labelled_manifest"},
+    "fixed": {"threshold", "pixel_threshold"},
+}
+_NEEDS: Final = {  # method -> option, what it is
+    "quantile": ("quantile", "the number, such as 0.99"),
+    "contamination": ("contamination", "the number, such as 0.01"),
+    "best_f1": ("labelled_manifest", "the path of a manifest"),
+    "fixed": ("threshold", "the number"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +228,11 @@ class LoadedConfig:
             dataset.name, self._place(dataset.manifest_path), self._place(dataset.root)
         )
 
+    @property
+    def labelled_manifest(self) -> Path | None:
+        """The manifest of labelled pictures that set the threshold, absolute."""
+        return self._place(self.config.calibration.labelled_manifest)
+
     def _place(self, written: str | None) -> Path | None:
         return None if written is None else (self.path.parent / written).resolve()
 
@@ -178,19 +272,7 @@ def parse_config(payload: Any, where: str) -> WorkbenchConfig:
             f'"{config.dataset.name}"; remove one of them'
         )
     raise_all(problems)  # what follows compares values that are right by themselves
-    fixed = config.calibration.method == "fixed"
-    if fixed and config.calibration.threshold is None:
-        problems.append(
-            f'{where}: calibration.threshold: missing; method "fixed" needs the number'
-        )
-    if not fixed and (
-        config.calibration.threshold is not None
-        or config.calibration.pixel_threshold is not None
-    ):
-        problems.append(
-            f"{where}: calibration.threshold: has no effect with method "
-            f'"{config.calibration.method}"; remove it, or set method to "fixed"'
-        )
+    problems += _calibration_problems(config.calibration, where)
     if 0 < config.evaluation.bootstrap_resamples < MIN_RESAMPLES:
         problems.append(
             f"{where}: evaluation.bootstrap_resamples: found "
@@ -210,7 +292,29 @@ def _detector_problems(model: ModelConfig, where: str) -> list[str]:
     except ConfigError as error:
         return [str(error)]
     problems: list[str] = []
-    read_detector_config(cls, model.options, f"{where}: model.options", problems)
+    read_detector_config(
+        cls, model.options, f"{where}: model.options", problems, preset=model.preset
+    )
+    return problems
+
+
+def _calibration_problems(chosen: CalibrationConfig, where: str) -> list[str]:
+    """What the method lacks, and what is set that it does not look at."""
+    problems = []
+    needed, what = _NEEDS.get(chosen.method, ("method", ""))
+    if getattr(chosen, needed) is None:
+        problems.append(
+            f"{where}: calibration.{needed}: missing; method "
+            f'"{chosen.method}" needs {what}'
+        )
+    for name, cause in chosen.without_effect:
+        belongs = [method for method, used in _USES.items() if name in used]
+        other = f', or set method to "{belongs[0]}"' if len(belongs) == 1 else ""
+        if name == "pixel_quantile" and chosen.method != "fixed":
+            other = ', or set pixel_method to "pixel_quantile"'
+        problems.append(
+            f"{where}: calibration.{name}: has no effect with {cause}; remove it{other}"
+        )
     return problems
 
 

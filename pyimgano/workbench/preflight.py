@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from pyimgano_runtime.calibration import conformal_rank
 from pyimgano_runtime.decode import decoder_name
 from pyimgano_runtime.engine import usable_cores
 from pyimgano_runtime.infer_config import InputRules
 
-from ..calibration import conformal_rank
 from ..datasets.catalog import DataSource, scan_dataset
 from ..datasets.content import measure_pictures
 from ..datasets.content_checks import check_pictures
@@ -160,8 +160,8 @@ def _check_counts(
             found=len(normals),
             expected=FEW_NORMALS,
         )
-    if normals and calibration.method == "conformal":
-        _check_calibration(split, calibration.target_false_alarm_rate, log)
+    if normals and calibration.method in ("conformal", "quantile", "contamination"):
+        _check_calibration(split, calibration, log)
     if not any(row.label == 0 for row in split.test):
         log.add(
             "TEST_WITHOUT_NORMALS",
@@ -189,7 +189,9 @@ def _check_counts(
         )
 
 
-def _check_calibration(split: CategorySplit, rate: float, log: IssueLog) -> None:
+def _check_calibration(
+    split: CategorySplit, calibration: CalibrationConfig, log: IssueLog
+) -> None:
     name, normals = split.category, split.train_normals()
     held_out = [*split.val] or normals
     if not split.val and all(row.group == normals[0].group for row in normals):
@@ -202,6 +204,9 @@ def _check_calibration(split: CategorySplit, rate: float, log: IssueLog) -> None
             found=len(normals),
         )
         return
+    if calibration.method != "conformal":
+        return  # the others promise no rate
+    rate = calibration.target_false_alarm_rate
     rank = conformal_rank(len(held_out), rate)
     if rank.small_n:
         needed = math.ceil(1 / rate - 1e-9) - 1

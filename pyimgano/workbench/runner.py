@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,15 @@ import numpy as np
 import torch
 
 from pyimgano_runtime.atomic import new_folder, refuse_replacing
+from pyimgano_runtime.binomial_bounds import count_bounds
+from pyimgano_runtime.calibration import (
+    HeldOutScores,
+    Origin,
+    calibrate,
+    fixed_thresholds,
+    pixel_threshold,
+    small_n_message,
+)
 from pyimgano_runtime.decode import decoder_name
 from pyimgano_runtime.errors import ConfigError
 from pyimgano_runtime.infer_config import (
@@ -26,6 +35,7 @@ from pyimgano_runtime.infer_config import (
     CategoryConfig,
     InputRules,
     MapGeometry,
+    RateBounds,
     Thresholds,
 )
 from pyimgano_runtime.paths import plain_name
@@ -33,6 +43,7 @@ from pyimgano_runtime.predictor import Predictor
 from pyimgano_runtime.rows import scored_row
 
 from .. import calibration as calibrating
+from ..calibration import promise_warning
 from ..datasets.fingerprints import fingerprint, picture_digests
 from ..datasets.images import inspect_pictures, read_ahead
 from ..datasets.issues import IssueLog
@@ -47,6 +58,7 @@ from ..inference.torch_predictor import torch_predictor
 from ..source_date import Clock, timestamp
 from . import artifacts
 from .config import LoadedConfig, WorkbenchConfig
+from .labelled_rows import Labelled, load_labelled
 from .preflight import PreflightPlan, check_list
 from .training_data import RowTrainingData
 
@@ -111,8 +123,15 @@ def train(
         rows = [*split.train, *split.val, *split.test]
         keep += {p.parent for r in rows for p in (r.image_path, r.mask_path) if p}
         inspect_pictures(rows, input_rules())
+    labelled = load_labelled(loaded, splits, input_rules())
+    if loaded.labelled_manifest is not None:
+        keep.append(loaded.labelled_manifest)
+    keep += {row.image_path.parent for rows in labelled.values() for row in rows}
     with new_folder(output, force=force, keep=keep) as folder:
-        write_run(_absolute(loaded), splits, folder, device, progress, clock)
+        write_run(
+            *(_absolute(loaded), splits, folder, device, progress, clock),
+            labelled=labelled,
+        )
     return artifacts.open_run(output)
 
 
@@ -123,13 +142,19 @@ def write_run(
     device: torch.device,
     progress: Progress,
     clock: Clock = timestamp,
+    *,
+    labelled: Labelled | None = None,
 ) -> None:
-    """Train each split and write everything of a run into a folder that is there."""
+    """Train each split and write everything of a run into a folder that is there.
+
+    `labelled` gives the pictures for method "best_f1", by category.
+    """
     names: set[str] = set()
     categories = {}
     for split in splits:
         stem = plain_name(split.category, names)
-        trainer = CategoryTrainer(config, split, device, progress, clock)
+        own = (labelled or {}).get(split.category, ())
+        trainer = CategoryTrainer(config, split, device, progress, clock, own)
         categories[split.category] = {"folder": stem} | trainer.run(folder, stem)
     artifacts.write_json(folder / "config.json", config.to_dict())
     artifacts.write_json(folder / "environment.json", artifacts.environment())
@@ -154,6 +179,7 @@ class CategoryTrainer:
     device: torch.device
     progress: Progress
     clock: Clock
+    labelled: Sequence[ManifestRow] = ()  # for method "best_f1"
 
     def run(self, folder: Path, stem: str) -> dict[str, Any]:
         """Do it all, write the category's files, give its report."""
@@ -168,11 +194,13 @@ class CategoryTrainer:
             start = time.perf_counter()
             detector, held_out, rows = self._fit(rules, context)
             fit_seconds = time.perf_counter() - start
-        thresholds, calibration = self._calibrate(held_out, rows)
+        thresholds, calibration = self._calibrate(detector, held_out, rows, rules)
         digests = {
             "train": picture_digests(self.split.train),
             "val": picture_digests(self.split.val),
         }
+        if self.labelled:
+            digests["labelled"] = picture_digests(self.labelled)
         checkpoint = folder / "checkpoints" / stem / "model.safetensors"
         checkpoint.parent.mkdir(parents=True)
         save_detector(detector, checkpoint)
@@ -186,7 +214,7 @@ class CategoryTrainer:
         )
         settings = category_settings(detector, name, thresholds, calibration)
         predictor = torch_predictor(detector, name, settings, rules, device=self.device)
-        metrics, per_image = self._evaluate(predictor, detector.has_map)
+        metrics, per_image, achieved = self._evaluate(predictor, detector.has_map)
         artifacts.write_jsonl(place / "per_image.jsonl", per_image)
         counts = self._counts(rows)
         report: dict[str, Any] = {
@@ -204,9 +232,16 @@ class CategoryTrainer:
             "image_threshold": thresholds.image,
             "pixel_threshold": thresholds.pixel,
             "fit_seconds": fit_seconds,
+            "false_alarm_rate_bounds": None if achieved is None else asdict(achieved),
         } | metrics
-        message = calibrating.small_n_message(thresholds)
-        report["warnings"] += [message] if message else []
+        report["warnings"] += [
+            message
+            for message in (
+                small_n_message(thresholds),
+                promise_warning(thresholds.provenance["image"], achieved),
+            )
+            if message
+        ]
         artifacts.write_json(
             place / "report.json",
             {"schema_version": artifacts.RUN_SCHEMA_VERSION, "category": name} | report,
@@ -227,14 +262,16 @@ class CategoryTrainer:
 
     def _fit(
         self, rules: InputRules, context: FitContext
-    ) -> tuple[Detector, calibrating.HeldOutScores | None, Sequence[ManifestRow]]:
+    ) -> tuple[Detector, HeldOutScores | None, Sequence[ManifestRow]]:
         """Fit, and score normals that the scoring model has not seen."""
         config, split = self.config, self.split
-        detector: Detector = create_detector(config.model.name, config.model.options)
+        detector: Detector = create_detector(
+            config.model.name, config.model.options, preset=config.model.preset
+        )
         detector.to(self.device).eval()
         normals = split.train_normals()
-        conformal = config.calibration.method == "conformal"
-        if conformal and not split.val and isinstance(detector, FeatureDetector):
+        held_out_normals = self._needs_held_out(detector)
+        if held_out_normals and not split.val and isinstance(detector, FeatureDetector):
             data = RowTrainingData(normals, rules)
             features = detector.extract(data, context=context)
             parts = folds(
@@ -243,14 +280,19 @@ class CategoryTrainer:
                 seed=config.split_seed,
             )
             held_out = calibrating.out_of_fold_scores(
-                detector, features, parts, [r.group for r in normals], context=context
+                detector,
+                features,
+                parts,
+                [r.group for r in normals],
+                context=context,
+                pixel_quantile=config.calibration.pooled_quantile,
             )
             context.generator.manual_seed(config.seed)
             return detector.fit_features(features, context=context), held_out, normals
 
         rows: Sequence[ManifestRow] = split.val
         source = "val"
-        if conformal and not split.val:
+        if held_out_normals and not split.val:
             # Detectors that train cannot be fitted five times: hold a fifth out.
             parts = folds([r.group for r in normals], n_folds=5, seed=config.split_seed)
             held = set(parts[0])
@@ -260,9 +302,14 @@ class CategoryTrainer:
         defects = split.train_defects()
         data = RowTrainingData(normals, rules, defect_rows=defects)
         detector.fit(data, context=context)
-        if not conformal:
+        if not held_out_normals:
             return detector, None, ()
         return detector, self._score(detector.eval(), rows, rules, source), rows
+
+    def _needs_held_out(self, detector: Detector) -> bool:
+        """Whether a threshold comes from normals that the model was not fitted on."""
+        method = self.config.calibration.method
+        return method != "fixed" and (method != "best_f1" or detector.has_map)
 
     def _score(
         self,
@@ -270,8 +317,12 @@ class CategoryTrainer:
         rows: Sequence[ManifestRow],
         rules: InputRules,
         source: str,
-    ) -> calibrating.HeldOutScores:
+    ) -> HeldOutScores:
         scores, maxima = [], []
+        quantile = self.config.calibration.pooled_quantile
+        pixels = None
+        if quantile is not None and detector.has_map:
+            pixels = calibrating.TopPixels(quantile, len(rows))
         images = read_ahead(rows, rules)
         for done, image in enumerate(images, start=1):
             with torch.inference_mode():
@@ -280,37 +331,58 @@ class CategoryTrainer:
             scores.append(float(score[0]))
             if anomaly_map is not None:
                 maxima.append(float(anomaly_map.max()))
+                if pixels is not None:
+                    pixels.add(anomaly_map.cpu().numpy())
             self._progress("calibration", done, len(rows))
-        return calibrating.HeldOutScores(
+        return HeldOutScores(
             image=np.asarray(scores, dtype=np.float32),
             map_max=np.asarray(maxima, dtype=np.float32) if maxima else None,
             groups=tuple(row.group for row in rows),
             source=source,
+            pixels=None if pixels is None else pixels.result(),
         )
 
     def _calibrate(
         self,
-        held_out: calibrating.HeldOutScores | None,
+        detector: Detector,
+        held_out: HeldOutScores | None,
         rows: Sequence[ManifestRow],
+        rules: InputRules,
     ) -> tuple[Thresholds, Calibration]:
         chosen = self.config.calibration
         by, at = f"pyimgano train ({self.config.recipe})", self.clock()
-        if held_out is None:
+        if chosen.method == "fixed":
             assert chosen.threshold is not None
-            return calibrating.fixed_thresholds(
+            return fixed_thresholds(
                 chosen.threshold, chosen.pixel_threshold, set_by=by, set_at=at
             )
-        return calibrating.calibrate(
-            held_out,
-            target_false_alarm_rate=chosen.target_false_alarm_rate,
-            fingerprint=fingerprint(picture_digests(rows)),
-            set_by=by,
-            set_at=at,
+        origin = Origin(fingerprint(picture_digests(rows)), by, at)
+        if chosen.method != "best_f1":
+            assert held_out is not None
+            return calibrate(held_out, rule=chosen.rule, origin=origin)
+        scored = self._score(detector, self.labelled, rules, "labelled_manifest")
+        image, provenance, calibration = calibrating.best_f1(
+            calibrating.LabelledScores(
+                scores=scored.image,
+                anomalous=np.asarray([row.label == 1 for row in self.labelled]),
+                groups=scored.groups,
+            ),
+            origin=replace(
+                origin, fingerprint=fingerprint(picture_digests(self.labelled))
+            ),
         )
+        by_kind = {"image": provenance}
+        pixel = None
+        if held_out is not None:
+            pixel = pixel_threshold(held_out, rule=chosen.rule, origin=origin)
+        if pixel is not None:
+            by_kind["pixel"] = pixel[1]
+        threshold = None if pixel is None else pixel[0]
+        return Thresholds(image, threshold, ">=", by_kind), calibration
 
     def _evaluate(
         self, predictor: Predictor, has_map: bool
-    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    ) -> tuple[dict[str, Any], list[dict[str, Any]], RateBounds | None]:
         rows = self.split.test
         truth = PixelTruth(
             rows, wanted=self.config.evaluation.pixel_metrics, has_map=has_map
@@ -332,7 +404,16 @@ class CategoryTrainer:
             n_resamples=self.config.evaluation.bootstrap_resamples,
         )
         metrics["warnings"] = truth.warnings()
-        return metrics | {"pixel_metrics": truth.to_json()}, per_image
+        metrics["pixel_metrics"] = truth.to_json()
+        normals = [index for index, row in enumerate(rows) if row.label == 0]
+        achieved = None
+        if normals:
+            achieved = count_bounds(
+                np.asarray([evaluation.scores[i] for i in normals], dtype=np.float32),
+                [rows[i].group for i in normals],
+                predictor.threshold,
+            )
+        return metrics, per_image, achieved
 
     def _counts(self, calibration_rows: Sequence[ManifestRow]) -> dict[str, int]:
         test = self.split.test
@@ -342,6 +423,15 @@ class CategoryTrainer:
             "calibration": len(calibration_rows),
             "test_normals": sum(row.label == 0 for row in test),
             "test_anomalies": sum(row.label == 1 for row in test),
+        } | self._labelled_counts()
+
+    def _labelled_counts(self) -> dict[str, int]:
+        if not self.labelled:
+            return {}
+        n_defects = sum(row.label == 1 for row in self.labelled)
+        return {
+            "labelled_normals": len(self.labelled) - n_defects,
+            "labelled_defects": n_defects,
         }
 
 
@@ -368,7 +458,12 @@ def _absolute(loaded: LoadedConfig) -> WorkbenchConfig:
         else str(source.manifest_path),
         root=None if source.root is None else str(source.root),
     )
-    return replace(loaded.config, dataset=dataset)
+    labelled = loaded.labelled_manifest
+    calibration = replace(
+        loaded.config.calibration,
+        labelled_manifest=None if labelled is None else str(labelled),
+    )
+    return replace(loaded.config, dataset=dataset, calibration=calibration)
 
 
 def _peak_rss_mb() -> float | None:

@@ -38,7 +38,7 @@ def test_help_loads_nothing_heavy_and_ends_with_0(arguments: list[str]) -> None:
     assert run(code).endswith("\n0 set()\n")
 
 
-@pytest.mark.parametrize("command", ["infer", "check", "info"])
+@pytest.mark.parametrize("command", ["infer", "check", "info", "calibrate"])
 def test_every_command_ends_its_help_with_an_example(command: str) -> None:
     code = f"from pyimgano_runtime.cli import main; main(['{command}', '-h'])"
     assert f"example: pyimgano-runtime {command} " in run(code).splitlines()[-1]

@@ -23,6 +23,7 @@ from .errors import ConfigError, PyimganoError
 
 MAX_JSON_BYTES: Final = 64 * 1024 * 1024
 MAX_JSON_DEPTH: Final = 64
+MAX_WHOLE: Final = 2**53 - 1
 
 _REQUIRED: Final = object()
 
@@ -306,7 +307,7 @@ class Fields:
         good = (
             isinstance(value, (list, tuple))
             and len(value) == 2
-            and all(type(side) is int and side > 0 for side in value)
+            and all(is_side(side) for side in value)
         )
         if not good:
             if key in self.payload:
@@ -361,7 +362,7 @@ class Fields:
             return 0 if value is None else value
         kind = "a whole number" if whole else "a finite number"
         expected = kind + _range_text(low, high)
-        good = _is_number(value) and (not whole or isinstance(value, int))
+        good = _is_number(value) and (not whole or _is_whole(value))
         if not good:
             self._wrong(key, value, expected)
             return low if low is not None else 0
@@ -380,7 +381,17 @@ class Fields:
 def _is_number(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
-    return math.isfinite(value) and abs(value) < 1e300
+    return abs(value) < 1e300  # false for NaN and infinity too
+
+
+def is_side(value: Any) -> bool:
+    """Whether this is a positive whole number, as a picture's or tensor's side is."""
+    return type(value) is int and 0 < value <= MAX_WHOLE
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether every language can hold it: JavaScript's numbers end at 2^53 - 1."""
+    return isinstance(value, int) and abs(value) <= MAX_WHOLE
 
 
 def _range_text(low: float | None, high: float | None) -> str:

@@ -24,6 +24,7 @@ REQUIREMENTS: Final[frozenset[str]] = frozenset()
 
 TENSOR_KINDS: Final = ("image", "score", "anomaly_map")
 FILE_ROLES: Final = ("model", "golden_image", "golden_map", "model_card")
+THRESHOLD_KINDS: Final = ("image", "pixel")
 THRESHOLD_METHODS: Final = (
     "conformal", "quantile", "contamination", "fixed", "best_f1",
 )  # fmt: skip

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Final
 
-from .infer_config import FILE_NAME, CategorySettings, InferConfig, RunConfig
+from .infer_config import (
+    FILE_NAME,
+    THRESHOLD_KINDS,
+    CategorySettings,
+    InferConfig,
+    RunConfig,
+)
 
 TENSOR_FORMS: Final = {  # kind -> dtype, number of axes
     "image": ("uint8", 4),
@@ -14,6 +21,8 @@ TENSOR_FORMS: Final = {  # kind -> dtype, number of axes
     "anomaly_map": ("float32", 3),
 }
 MAX_NAME: Final = 100  # characters of a category's name
+# Control characters and line ends: the same set in every language and version.
+NOT_SHOWN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def bundle_contradictions(config: InferConfig, where: str) -> list[str]:
@@ -73,13 +82,13 @@ def _shared_contradictions(categories: Mapping[str, CategorySettings]) -> list[s
     """What categories of both kinds must have."""
     problems = []
     for name, category in categories.items():
-        if not (name.isprintable() and 0 < len(name.strip()) <= len(name) <= MAX_NAME):
+        if NOT_SHOWN.search(name) or not (name.strip() and len(name) <= MAX_NAME):
             problems.append(
                 f"categories: found the name {json.dumps(name)[:60]}, expected 1 to "
                 f"{MAX_NAME} printable characters"
             )
         thresholds = category.thresholds
-        for kind in ("image", "pixel"):
+        for kind in THRESHOLD_KINDS:
             if getattr(thresholds, kind) is None:
                 if kind in thresholds.provenance:
                     problems.append(
@@ -90,6 +99,16 @@ def _shared_contradictions(categories: Mapping[str, CategorySettings]) -> list[s
                 problems.append(
                     f"categories.{name}.thresholds.provenance.{kind}: missing; every "
                     "threshold says where it comes from"
+                )
+        for kind, provenance in thresholds.provenance.items():
+            bounds = provenance.bounds
+            if bounds is not None and (
+                bounds.images_above > bounds.n_images
+                or bounds.groups_above > bounds.n_groups
+            ):
+                problems.append(
+                    f"categories.{name}.thresholds.provenance.{kind}.bounds: more are "
+                    "at or above the threshold than there are"
                 )
     if not categories:
         problems.append("categories: empty, expected at least one")
@@ -122,7 +141,11 @@ def _category_contradictions(config: InferConfig) -> list[str]:
 
 
 def _golden_contradictions(config: InferConfig) -> list[str]:
-    problems = []
+    problems = [
+        f'parity.categories: no category "{name}"'
+        for name in config.parity.categories
+        if name not in config.categories
+    ]
     for index, golden in enumerate(config.parity.goldens):
         place = f"parity.goldens[{index}]"
         problems += _unlisted(config, golden.image, "golden_image", f"{place}.image")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Final
+from functools import partial
+from typing import Any
 
-from ._reader import Fields
+from ._reader import Fields, is_side
 from ._version import __version__
 from .errors import BundleError, raise_all
 from .infer_config import (
@@ -17,9 +18,7 @@ from .infer_config import (
     REQUIREMENTS,
     SCHEMA,
     TENSOR_KINDS,
-    THRESHOLD_METHODS,
     BundleInfo,
-    Calibration,
     CategoryConfig,
     CategoryParity,
     Checkpoint,
@@ -31,18 +30,24 @@ from .infer_config import (
     ModelChoice,
     ModelSpec,
     Parity,
-    RateBounds,
     RunCategory,
     RunConfig,
     RunInfo,
     TensorSpec,
-    ThresholdProvenance,
-    Thresholds,
 )
-from .infer_config_checks import bundle_contradictions, run_contradictions
+from .infer_config_checks import (
+    NOT_SHOWN,
+    bundle_contradictions,
+    run_contradictions,
+)
 from .paths import path_problem
-
-FLOAT32_MAX: Final = 3.4028234663852886e38
+from .thresholds_reader import (
+    read_calibration,
+    read_object,
+    read_score,
+    read_sha256,
+    read_thresholds,
+)
 
 
 def read_infer_config(payload: Any, where: str) -> InferConfig:
@@ -54,6 +59,30 @@ def read_infer_config(payload: Any, where: str) -> InferConfig:
             'export it by "pyimgano bundle export"'
         )
     problems: list[str] = []
+    config = parse_bundle_fields(payload, where, problems)
+    if not problems:
+        problems += bundle_contradictions(config, where)
+    raise_all(problems, BundleError)
+    return config
+
+
+def read_run_config(payload: Any, where: str) -> RunConfig:
+    """Read and check a run's document; see `RunConfig.from_dict`."""
+    _check_version(payload, where)
+    problems: list[str] = []
+    config = parse_run_fields(payload, where, problems)
+    if not problems:
+        problems += run_contradictions(config, where)
+    raise_all(problems, BundleError)
+    return config
+
+
+def parse_bundle_fields(payload: Any, where: str, problems: list[str]) -> InferConfig:
+    """Read the fields of a bundle's document, each by itself.
+
+    What is wrong is appended to `problems`; the result may be used only if nothing is.
+    The published JSON Schema says the same as this function.
+    """
     top = _open_top(payload, where, problems)
     config = InferConfig(
         kind=top.text("kind", choices=("bundle",)),
@@ -67,20 +96,15 @@ def read_infer_config(payload: Any, where: str) -> InferConfig:
         categories={n: _read_category(f) for n, f in top.each("categories")},
         parity=_read_parity(top.fields("parity")),
         training=_read_training(top.fields("training")),
-        extensions=_read_object(top, "extensions"),
+        extensions=read_object(top, "extensions"),
         schema_version=top.payload["schema_version"],
     )
     top.finish()
-    if not problems:
-        problems += bundle_contradictions(config, where)
-    raise_all(problems, BundleError)
     return config
 
 
-def read_run_config(payload: Any, where: str) -> RunConfig:
-    """Read and check a run's document; see `RunConfig.from_dict`."""
-    _check_version(payload, where)
-    problems: list[str] = []
+def parse_run_fields(payload: Any, where: str, problems: list[str]) -> RunConfig:
+    """Read the fields of a run's document; see `parse_bundle_fields`."""
     top = _open_top(payload, where, problems)
     config = RunConfig(
         kind=top.text("kind", choices=("run",)),
@@ -93,13 +117,10 @@ def read_run_config(payload: Any, where: str) -> RunConfig:
         postprocess=_read_steps(top, "postprocess"),
         categories={n: _read_run_category(f) for n, f in top.each("categories")},
         training=_read_training(top.fields("training")),
-        extensions=_read_object(top, "extensions"),
+        extensions=read_object(top, "extensions"),
         schema_version=top.payload["schema_version"],
     )
     top.finish()
-    if not problems:
-        problems += run_contradictions(config, where)
-    raise_all(problems, BundleError)
     return config
 
 
@@ -151,22 +172,16 @@ def _runtime_for(payload: dict[str, Any]) -> str:
     return f"a pyimgano-runtime that reads schema {payload['schema_version']}"
 
 
-def _read_object(fields: Fields, key: str) -> dict[str, Any]:
-    value = fields.raw(key)
-    if not isinstance(value, dict):
-        if key in fields.payload:
-            fields.problem(key, "expected an object {...}")
-        return {}
-    return value
-
-
 def _read_steps(fields: Fields, key: str) -> tuple[dict[str, Any], ...]:
     steps = fields.array(key)
     for index, step in enumerate(steps):
         if not isinstance(step, dict) or not isinstance(step.get("step"), str):
             fields.problem(f"{key}[{index}]", 'expected an object with a "step"')
-        elif step.get("where") not in ("graph", "runtime"):
-            fields.problem(f"{key}[{index}].where", 'expected "graph" or "runtime"')
+        elif step.get("where") != "graph":
+            fields.problem(
+                f"{key}[{index}].where",
+                'expected "graph": schema 1.0 defines no step outside of the graph',
+            )
     return tuple(step for step in steps if isinstance(step, dict))
 
 
@@ -192,7 +207,7 @@ def _read_run_info(fields: Fields) -> RunInfo:
 
 
 def _read_producer(fields: Fields) -> dict[str, str]:
-    producer = _read_object(fields, "producer")
+    producer = read_object(fields, "producer")
     for package, version in producer.items():
         if not isinstance(version, str):
             fields.problem(f"producer.{package}", "expected a version as a text")
@@ -203,7 +218,7 @@ def _read_model_choice(fields: Fields) -> ModelChoice:
     choice = ModelChoice(
         name=fields.text("name"),
         preset=fields.maybe("preset", fields.text),
-        options=_read_object(fields, "options"),
+        options=read_object(fields, "options"),
     )
     fields.finish()
     return choice
@@ -218,7 +233,7 @@ def _read_checkpoint(fields: Fields) -> Checkpoint:
             f'"{path}" {reason}; write it again by "pyimgano train '
             '--export-infer-config"',
         )
-    checkpoint = Checkpoint(path=path, sha256=_read_sha256(fields, "sha256"))
+    checkpoint = Checkpoint(path=path, sha256=read_sha256(fields, "sha256"))
     fields.finish()
     return checkpoint
 
@@ -234,7 +249,7 @@ def run_path_problem(path: str) -> str | None:
         return "has a backslash or colon; paths are relative and use /"
     if path.startswith(("/", "~")):
         return "is absolute; paths are relative to infer_config.json"
-    if not path.isprintable():
+    if NOT_SHOWN.search(path):
         return "has a character that cannot be shown"
     inner = path.split("/")
     while inner and inner[0] == "..":
@@ -254,19 +269,10 @@ def _read_path(fields: Fields, key: str) -> str:
     return path
 
 
-def _read_sha256(fields: Fields, key: str) -> str:
-    digest = fields.text(key)
-    if digest and not re.fullmatch(r"[0-9a-f]{64}", digest):
-        fields.problem(
-            key, f'found "{digest[:70]}", expected 64 lower-case hexadecimal digits'
-        )
-    return digest
-
-
 def _read_file(fields: Fields) -> FileEntry:
     entry = FileEntry(
         path=_read_path(fields, "path"),
-        sha256=_read_sha256(fields, "sha256"),
+        sha256=read_sha256(fields, "sha256"),
         size=fields.integer("size", low=0),
         role=fields.text("role", choices=FILE_ROLES),
     )
@@ -277,8 +283,7 @@ def _read_file(fields: Fields) -> FileEntry:
 def _read_tensor(fields: Fields) -> TensorSpec:
     shape = fields.array("shape")
     for index, side in enumerate(shape):
-        whole = isinstance(side, int) and not isinstance(side, bool) and side > 0
-        if not whole and not (isinstance(side, str) and side):
+        if not is_side(side) and not (isinstance(side, str) and side):
             fields.problem(f"shape[{index}]", "expected a positive number or a name")
     spec = TensorSpec(
         name=fields.text("name"),
@@ -316,108 +321,6 @@ def _read_input(fields: Fields) -> InputRules:
     )
     fields.finish()
     return rules
-
-
-def _read_provenance(fields: Fields) -> ThresholdProvenance:
-    summary = _read_object(fields, "score_summary")
-    provenance = ThresholdProvenance(
-        method=fields.text("method", choices=THRESHOLD_METHODS),
-        source=fields.text("source"),
-        approximate=fields.flag("approximate"),
-        parameters=_read_object(fields, "parameters"),
-        requested_false_alarm_rate=_read_rate(fields, "requested_false_alarm_rate"),
-        used_false_alarm_rate=_read_rate(fields, "used_false_alarm_rate"),
-        n_images=fields.integer("n_images", low=0),
-        n_groups=fields.integer("n_groups", low=0),
-        fingerprint=_read_fingerprint(fields),
-        score_summary=summary,
-        warnings=fields.texts("warnings"),
-        set_by=fields.text("set_by"),
-        set_at=fields.text("set_at"),
-        bounds=fields.maybe("bounds", lambda key: _read_bounds(fields.fields(key))),
-    )
-    fields.finish()
-    return provenance
-
-
-def _read_bounds(fields: Fields) -> RateBounds:
-    bounds = RateBounds(
-        confidence=fields.number("confidence", low=0.0, high=1.0),
-        n_images=fields.integer("n_images", low=0),
-        images_above=fields.integer("images_above", low=0),
-        by_images=_read_interval(fields, "by_images"),
-        n_groups=fields.integer("n_groups", low=0),
-        groups_above=fields.integer("groups_above", low=0),
-        by_groups=_read_interval(fields, "by_groups"),
-    )
-    fields.finish()
-    return bounds
-
-
-def _read_interval(fields: Fields, key: str) -> tuple[float, float]:
-    ends = fields.numbers(key)
-    if len(ends) != 2 or not 0 <= ends[0] <= ends[1] <= 1:
-        if key in fields.payload:
-            fields.problem(key, "expected [low, high], two rates from 0 to 1")
-        return (0.0, 1.0)
-    return (ends[0], ends[1])
-
-
-def _read_fingerprint(fields: Fields) -> str:
-    """Empty where no images were used: a threshold set by hand."""
-    if fields.raw("fingerprint") == "":
-        return ""
-    return _read_sha256(fields, "fingerprint")
-
-
-def _read_score(fields: Fields, key: str) -> float:
-    """A number that float32 can hold, since scores are compared as float32."""
-    return fields.number(key, low=-FLOAT32_MAX, high=FLOAT32_MAX)
-
-
-def _read_rate(fields: Fields, key: str) -> float | None:
-    rate: float | None = fields.maybe(
-        key, lambda name: fields.number(name, low=0.0, high=1.0)
-    )
-    return rate
-
-
-def read_thresholds(fields: Fields) -> Thresholds:
-    """Read a `thresholds` block, here or in a run's calibration.json."""
-    provenance = {}
-    for name, member in fields.each("provenance"):
-        if name not in ("image", "pixel"):
-            fields.problem(f"provenance.{name}", 'expected "image" or "pixel"')
-        provenance[name] = _read_provenance(member)
-    thresholds = Thresholds(
-        image=_read_score(fields, "image"),
-        pixel=fields.maybe("pixel", lambda key: _read_score(fields, key)),
-        compare=fields.text("compare", choices=(">=",)),
-        provenance=provenance,
-    )
-    fields.finish()
-    return thresholds
-
-
-def read_calibration(fields: Fields) -> Calibration:
-    """Read a `calibration` block, here or in a run's calibration.json."""
-    calibration = Calibration(
-        image_scores=fields.numbers("image_scores"),
-        n_images=fields.integer("n_images", low=0),
-    )
-    scores = calibration.image_scores
-    if list(scores) != sorted(scores):
-        fields.problem("image_scores", "expected ascending numbers")
-    elif scores and max(-scores[0], scores[-1]) > FLOAT32_MAX:
-        fields.problem("image_scores", "expected numbers that float32 can hold")
-    if len(scores) > calibration.n_images:
-        fields.problem(
-            "n_images",
-            f"found {calibration.n_images}, expected at least the {len(scores)} "
-            "of image_scores",
-        )
-    fields.finish()
-    return calibration
 
 
 def _read_geometry(fields: Fields) -> MapGeometry:
@@ -463,8 +366,8 @@ def _read_golden(fields: Fields) -> Golden:
         category=fields.text("category"),
         image=_read_path(fields, "image"),
         map=fields.maybe("map", lambda key: _read_path(fields, key)),
-        score=_read_score(fields, "score"),
-        pixels_sha256=_read_sha256(fields, "pixels_sha256"),
+        score=read_score(fields, "score"),
+        pixels_sha256=read_sha256(fields, "pixels_sha256"),
         kind=fields.text("kind", choices=("synthetic", "real")),
     )
     fields.finish()
@@ -472,13 +375,14 @@ def _read_golden(fields: Fields) -> Golden:
 
 
 def _read_category_parity(fields: Fields) -> CategoryParity:
+    difference = partial(fields.number, low=0)
     parity = CategoryParity(
         n_images=fields.integer("n_images", low=0),
         images=fields.text("images"),
         max_abs_score_diff=fields.number("max_abs_score_diff", low=0),
         max_rel_score_diff=fields.number("max_rel_score_diff", low=0),
-        max_abs_map_diff=fields.maybe("max_abs_map_diff", fields.number),
-        max_map_diff_of_range=fields.maybe("max_map_diff_of_range", fields.number),
+        max_abs_map_diff=fields.maybe("max_abs_map_diff", difference),
+        max_map_diff_of_range=fields.maybe("max_map_diff_of_range", difference),
         label_flips=fields.integer("label_flips", low=0),
         min_threshold_distance=fields.number("min_threshold_distance", low=0),
     )

@@ -23,8 +23,9 @@ from .bundle import Bundle, open_bundle
 from .decode import check_array, read_image
 from .engine import Engine, OnnxEngine
 from .errors import ConfigError, ImageError
-from .infer_config import CategoryConfig, InputRules, select_category
+from .infer_config import CategorySettings, InputRules, select_category
 from .thresholds import FLOAT32_MAX, is_anomaly, p_value
+from .thresholds_file import ThresholdsFile
 
 Image = npt.NDArray[np.uint8]
 AnomalyMap = npt.NDArray[np.float32]
@@ -37,7 +38,7 @@ class Prediction:
     score: float  # raw, unbounded, higher is more anomalous
     p_value: float | None  # share of normals at least as anomalous, in (0, 1]
     threshold: float
-    threshold_source: str  # "bundle: conformal", "--threshold", ...
+    threshold_source: str  # "bundle: conformal", "--threshold", "t.json: conformal"
     label: str  # "anomaly" when float32(score) >= float32(threshold), else "normal"
     anomaly_map: AnomalyMap | None  # (h, w) float32 at map resolution
     ms: dict[str, float]  # wall-clock milliseconds by step
@@ -49,12 +50,13 @@ class Predictor:
     def __init__(
         self,
         category: str,
-        settings: CategoryConfig,
+        settings: CategorySettings,
         rules: InputRules,
         engine: Engine,
         *,
         threshold: float | None = None,
         bundle: Bundle | None = None,
+        origin: str = "bundle",
     ) -> None:
         self.category = category
         self.settings = settings
@@ -67,7 +69,7 @@ class Predictor:
         if threshold is None:
             self.threshold = settings.thresholds.image
             method = settings.thresholds.provenance["image"].method
-            self.threshold_source = f"bundle: {method}"
+            self.threshold_source = f"{origin}: {method}"
         else:
             if not abs(threshold) <= FLOAT32_MAX:
                 raise ConfigError(
@@ -85,6 +87,7 @@ class Predictor:
         category: str | None = None,
         threads: int | None = None,
         threshold: float | None = None,
+        thresholds: ThresholdsFile | None = None,
     ) -> Predictor:
         """Give a predictor on a bundle folder.
 
@@ -93,19 +96,30 @@ class Predictor:
             category: which one; may be left out where there is only one.
             threads: onnxruntime threads; default: the cores this process may use.
             threshold: replaces the bundle's image threshold.
+            thresholds: replaces its thresholds and calibration scores; see
+                `thresholds_file.read_thresholds_file`.
 
         Raises:
             BundleError: the bundle is refused, or has no such category.
+            ConfigError: the thresholds are those of another model or category.
         """
+        if threshold is not None and thresholds is not None:
+            raise ConfigError("threshold, thresholds: give one of them")
         opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
         config = opened.config
         name = select_category(list(config.categories), category)
         settings = config.categories[name]
         spec = config.models[settings.graph[0]]
         where = str(opened.root / spec.file)
+        origin = "bundle"
+        if thresholds is not None:
+            settings, origin = thresholds.settings_for(opened, name), thresholds.name
         engine = OnnxEngine(opened.read(spec.file), spec, where, threads=threads)
         return cls(
-            name, settings, config.input, engine, threshold=threshold, bundle=opened
+            *(name, settings, config.input, engine),
+            threshold=threshold,
+            bundle=opened,
+            origin=origin,
         )
 
     def predict(self, image_u8: Image, *, with_map: bool = True) -> Prediction:

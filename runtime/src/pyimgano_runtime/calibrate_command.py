@@ -1,0 +1,277 @@
+"""`pyimgano-runtime calibrate`: thresholds from this device's own normals.
+
+The same rule as in training (`calibration.py`), on pictures of this camera; they are
+written beside the bundle, which stays as it was released.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from .atomic import refuse_existing_file, write_text
+from .binomial_bounds import count_bounds
+from .bundle import Bundle
+from .calibration import HeldOutScores, Origin, Rule, calibrate, small_n_message
+from .errors import ConfigError, ImageError
+from .fingerprint import fingerprint
+from .infer_config import Calibration, RateBounds, Thresholds
+from .predictor import Predictor
+from .sources import list_inputs
+from .thresholds_file import (
+    SCHEMA,
+    CalibratedBundle,
+    CategoryThresholds,
+    ThresholdsFile,
+    model_sha256,
+)
+
+SET_BY: Final = "pyimgano-runtime calibrate"
+DEFAULT_RATE: Final = 0.01
+SHOWN_DUPLICATES: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Pictures that cannot be scored; nothing was calibrated."""
+
+    problems: tuple[str, ...]  # one a picture
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """New thresholds of one category, and how these normals meet the old ones."""
+
+    bundle: Bundle
+    category: str
+    old: Thresholds
+    new: Thresholds
+    calibration: Calibration
+    above_old: Mapping[str, RateBounds]  # "image", "pixel": of these normals
+    warnings: tuple[str, ...]
+
+    def file(self, name: str) -> ThresholdsFile:
+        """Give the document to write under a file's name."""
+        about = self.bundle.config.bundle
+        own = CategoryThresholds(
+            model_sha256(self.bundle, self.category), self.new, self.calibration
+        )
+        return ThresholdsFile(
+            name,
+            CalibratedBundle(about.name, about.version, self.bundle.sha256),
+            {self.category: own},
+        )
+
+    def to_json(self, output: str) -> dict[str, Any]:
+        """Give what --json prints."""
+        return {
+            "output": output,
+            "bundle_sha256": self.bundle.sha256,
+            "category": self.category,
+            "old": {"image": self.old.image, "pixel": self.old.pixel},
+            "new": asdict(self.new),
+            "above_old": {kind: asdict(b) for kind, b in self.above_old.items()},
+            "warnings": list(self.warnings),
+        }
+
+    def table(self, output: str) -> list[str]:
+        """Give the lines that a person reads."""
+        image = self.new.provenance["image"]
+        lines = [
+            f"bundle    {self.bundle.config.bundle.name} "
+            f"{self.bundle.config.bundle.version}, category {self.category}",
+            f"normals   {image.n_images} pictures in {image.n_groups} groups",
+            f"promised  at most {image.used_false_alarm_rate:.2%} false alarms on "
+            "pictures like these",
+            f"{'':<9} {'old threshold':>14} {'new threshold':>14}  "
+            "of these normals at or above the old one",
+        ]
+        for kind in self.new.provenance:
+            old, new = getattr(self.old, kind), getattr(self.new, kind)
+            bounds = self.above_old.get(kind)
+            lines.append(
+                f"{kind:<9} {'none' if old is None else f'{old:.6g}':>14} {new:>14.6g}"
+                + (f"  {_counted(bounds)}" if bounds else "")
+            )
+        lines.append(
+            f"written   {output}; use it by: pyimgano-runtime infer --thresholds "
+            f"{output} --bundle {self.bundle.root.name} ..."
+        )
+        return lines
+
+
+def refuse_output(output: Path, bundle: Bundle, *, force: bool) -> None:
+    """Refuse a place that may not be written, before anything is scored.
+
+    Raises:
+        ConfigError: it exists and `force` is not set, is no thresholds file, or lies in
+            the bundle.
+    """
+    refuse_existing_file(output, force=force, is_ours=lambda h: SCHEMA.encode() in h)
+    if output.resolve().is_relative_to(bundle.root.resolve()):
+        raise ConfigError(
+            f"--output {output}: lies in the bundle, which stays as it was released; "
+            "name a file beside it"
+        )
+
+
+def calibrate_folder(
+    predictor: Predictor,
+    folder: Path,
+    *,
+    rate: float | None,
+    by_folder: bool,
+    set_at: str,
+) -> Calibrated | Refused:
+    """Give thresholds from the normals in a folder, or what cannot be scored.
+
+    Args:
+        predictor: opened on a bundle, with the bundle's own thresholds.
+        folder: pictures of good parts that this device's camera took.
+        rate: target false-alarm rate; None takes the bundle's, else 1 %.
+        by_folder: pictures of one sub-folder show one part.
+        set_at: ISO 8601, UTC.
+
+    Raises:
+        ConfigError: no folder, no pictures in it, or a rate outside of (0, 1).
+    """
+    if not folder.is_dir():
+        raise ConfigError(
+            f"{folder}: is no folder; name the folder that holds pictures of good parts"
+        )
+    bundle = predictor.bundle
+    assert bundle is not None
+    old = predictor.settings.thresholds
+    if rate is None:
+        rate = old.provenance["image"].requested_false_alarm_rate or DEFAULT_RATE
+    scores: list[float] = []
+    maxima: list[float] = []
+    digests: dict[str, str] = {}
+    problems: list[str] = []
+    has_map = predictor.engine.has_map
+    for path in list_inputs([str(folder)]):
+        try:
+            prediction = predictor.predict(predictor.read(path), with_map=has_map)
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        except ImageError as error:
+            problems.append(str(error))
+            continue
+        except OSError as error:
+            problems.append(f"{path}: cannot be read ({error.strerror})")
+            continue
+        digests[path.relative_to(folder).as_posix()] = digest
+        scores.append(prediction.score)
+        if prediction.anomaly_map is not None:
+            maxima.append(float(prediction.anomaly_map.max()))
+    if problems:
+        return Refused(tuple(problems))
+    groups = picture_groups(digests, by_folder=by_folder)
+    held_out = HeldOutScores(
+        image=np.asarray(scores, dtype=np.float32),
+        map_max=np.asarray(maxima, dtype=np.float32) if maxima else None,
+        groups=groups,
+        source="device",
+    )
+    new, calibration = calibrate(
+        held_out,
+        rule=Rule("conformal", rate),
+        origin=Origin(fingerprint(digests), SET_BY, set_at),
+    )
+    above_old = {"image": count_bounds(held_out.image, groups, old.image)}
+    if held_out.map_max is not None and old.pixel is not None:
+        above_old["pixel"] = count_bounds(held_out.map_max, groups, old.pixel)
+    warnings = (*_duplicates(digests), small_n_message(new))
+    return Calibrated(
+        *(bundle, predictor.category, old, new, calibration, above_old),
+        warnings=tuple(line for line in warnings if line),
+    )
+
+
+def picture_groups(digests: Mapping[str, str], *, by_folder: bool) -> tuple[str, ...]:
+    """Give which part each picture shows, in their order.
+
+    Pictures of equal bytes show one part; with `by_folder` those of one sub-folder do,
+    and folders that share a picture are one.
+
+    Args:
+        digests: sha256 by path, relative to the folder that was named.
+    """
+    joined: dict[str, str] = {}  # group -> the one that it is part of
+    first: dict[str, str] = {}  # digest -> group
+
+    def whole(group: str) -> str:
+        while group in joined:
+            group = joined[group]
+        return group
+
+    groups = []
+    for name, digest in digests.items():
+        parent = name.rpartition("/")[0]
+        own = f"folder:{parent}" if by_folder and parent else f"image:{name}"
+        groups.append(own)
+        mine, other = whole(own), whole(first.setdefault(digest, own))
+        if mine != other:
+            joined[mine] = other
+    return tuple(whole(group) for group in groups)
+
+
+def _duplicates(digests: Mapping[str, str]) -> list[str]:
+    same: dict[str, list[str]] = {}
+    for name, digest in digests.items():
+        same.setdefault(digest, []).append(name)
+    copies = [names for names in same.values() if len(names) > 1]
+    if not copies:
+        return []
+    shown = "; ".join(" = ".join(names[:3]) for names in copies[:SHOWN_DUPLICATES])
+    more = "; ..." if len(copies) > SHOWN_DUPLICATES else ""
+    return [
+        f"{sum(len(names) - 1 for names in copies)} pictures are byte-identical copies "
+        f"of others ({shown}{more}); each set counts as one group, yet the promise "
+        "needs pictures of different parts: remove the copies"
+    ]
+
+
+def timestamp(environment: Mapping[str, str]) -> str:
+    """Give SOURCE_DATE_EPOCH, else now, as ISO 8601 in UTC.
+
+    Raises:
+        ConfigError: SOURCE_DATE_EPOCH is not a number of seconds.
+    """
+    epoch = environment.get("SOURCE_DATE_EPOCH")
+    moment = datetime.now(timezone.utc)
+    if epoch:
+        if not (epoch.isascii() and epoch.isdecimal() and len(epoch) <= 11):
+            raise ConfigError(
+                f'SOURCE_DATE_EPOCH: found "{epoch}", expected seconds since 1970'
+            )
+        moment = datetime.fromtimestamp(int(epoch), timezone.utc)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def write_thresholds(made: Calibrated, output: Path) -> None:
+    """Write the file, complete or absent."""
+    try:
+        write_text(output, made.file(output.name).to_json())
+    except OSError as cause:
+        raise ConfigError(
+            f"--output {output}: cannot be written ({cause.strerror}); name a file in "
+            "a folder that you may write to"
+        ) from cause
+
+
+def _counted(bounds: RateBounds) -> str:
+    low, high = bounds.by_images
+    text = (
+        f"{bounds.images_above} of {bounds.n_images} "
+        f"({bounds.images_above / bounds.n_images:.2%}; 95 % bounds {low:.2%} to "
+        f"{high:.2%})"
+    )
+    if bounds.n_groups < bounds.n_images:
+        text += f", {bounds.groups_above} of {bounds.n_groups} groups"
+    return text

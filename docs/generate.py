@@ -34,6 +34,7 @@ sys.path.insert(0, str(DOCS))
 import preflight_examples  # noqa: E402 - found through the line above
 
 RESOURCES = DOCS.parent / "pyimgano" / "resources"
+INFER_CONFIG_SCHEMA = RESOURCES / "infer_config.schema.json"
 WIDTH = 88
 TRAINING_COMMANDS = (
     (),
@@ -47,10 +48,14 @@ TRAINING_COMMANDS = (
     ("train",),
     ("bundle",),
     ("bundle", "export"),
+    ("bundle", "verify"),
+    ("bundle", "inspect"),
+    ("bundle", "diff"),
+    ("bundle", "sign"),
     ("benchmark",),
     ("demo",),
 )
-RUNTIME_COMMANDS = ((), ("infer",), ("check",), ("info",))
+RUNTIME_COMMANDS = ((), ("infer",), ("check",), ("info",), ("calibrate",))
 
 
 def options_markdown(cls: Any) -> str:
@@ -87,6 +92,44 @@ def runtime_help() -> str:
 def section(title: str, text: str) -> str:
     """Give a heading and a block of plain text."""
     return f"### `{title}`\n\n```text\n{text.rstrip()}\n```"
+
+
+def schema_markdown(schema: dict[str, Any], name: str) -> str:
+    """Give the table of one object of a JSON Schema."""
+    definition = schema["$defs"][name]
+    lines = ["| field | type | needed | meaning |", "|---|---|---|---|"]
+    for field, node in definition["properties"].items():
+        needed = "yes" if field in definition.get("required", ()) else "no"
+        kind = schema_type(schema, node)
+        cells = (f"`{field}`", kind, needed, node["description"])
+        escaped = [cell.replace("|", "\\|") for cell in cells]
+        lines.append(f"| {' | '.join(escaped)} |")
+    return "\n".join(lines)
+
+
+def schema_type(schema: dict[str, Any], node: dict[str, Any]) -> str:
+    """Give the type of a JSON Schema's value in words, with its range."""
+    if "$ref" in node:
+        definition = schema["$defs"][node["$ref"].removeprefix("#/$defs/")]
+        title: str = definition["title"]
+        has_table = "properties" in definition
+        return f"[{title}](#{title.replace(' ', '-')})" if has_table else title
+    if "anyOf" in node:
+        return " or ".join(schema_type(schema, option) for option in node["anyOf"])
+    if "const" in node or "enum" in node:
+        values = node.get("enum", [node.get("const")])
+        return ", ".join(f"`{json.dumps(value)}`" for value in values)
+    if node["type"] == "array":
+        return f"list of {schema_type(schema, node['items'])}"
+    if node["type"] == "object":
+        inner = node.get("additionalProperties")
+        inner = inner or next(iter(node.get("properties", {}).values()), None)
+        return f"object of {schema_type(schema, inner)}" if inner else "object"
+    words = {"string": "text", "boolean": "true or false", "integer": "whole number"}
+    low, high = node.get("minimum"), node.get("maximum")
+    reach = f", at least {low}" if high is None else f" from {low} to {high}"
+    reach = "" if low is None else reach
+    return words.get(node["type"], node["type"]) + reach
 
 
 def preflight_codes() -> str:
@@ -147,6 +190,10 @@ def blocks() -> dict[str, Callable[[], str]]:
         "preflight-not-shown": preflight_not_shown,
         "config-options": lambda: options_markdown(WorkbenchConfig),
     }
+    schema = json.loads(INFER_CONFIG_SCHEMA.read_text(encoding="utf-8"))
+    for name, definition in schema["$defs"].items():
+        if "properties" in definition:
+            table[f"schema-{name}"] = lambda name=name: schema_markdown(schema, name)
     for name in DETECTORS:
         cls = detector_class(name)
         table[f"options-{name}"] = lambda cls=cls: options_markdown(cls.Config)
@@ -174,6 +221,8 @@ def generated_files() -> dict[Path, str]:
         name: options_schema(detector_class(name).Config) for name in DETECTORS
     }
     files[RESOURCES / "train_config.schema.json"] = json.dumps(schema, indent=2) + "\n"
+    published = DOCS / INFER_CONFIG_SCHEMA.name
+    files[published] = INFER_CONFIG_SCHEMA.read_text(encoding="utf-8")
     return files
 
 

@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "manifest": ("manifest_cli", "manifest"),
     "preflight": ("preflight_cli", "preflight"),
     "train": ("train_cli", "train"),
+    "infer": ("infer_cli", "infer"),
     "benchmark": ("benchmark_cli", "benchmark"),
     "bundle": ("bundle_cli", "bundle"),
     "demo": ("demo_cli", "demo"),
@@ -61,6 +62,7 @@ def group() -> None:
       pyimgano manifest create --from part
       pyimgano preflight --config part/config.json
       pyimgano train --config part/config.json --output run
+      pyimgano infer --from-run run photos/
       pyimgano bundle export --run run --output bundle
       pyimgano-runtime check bundle
       pyimgano-runtime infer --bundle bundle photos/

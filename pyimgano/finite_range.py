@@ -17,5 +17,7 @@ class FiniteRange(click.FloatRange):
         """Give the number, or fail with the range in words."""
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
-            self.fail(f"{value} is no number from {self.min} to {self.max}", param, ctx)
+            bounded = self.min is not None or self.max is not None
+            reach = f" from {self.min} to {self.max}" if bounded else ""
+            self.fail(f"{value} is no finite number{reach}", param, ctx)
         return number

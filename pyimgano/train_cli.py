@@ -6,10 +6,14 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from .command_errors import EXIT_REFUSED, exit_code_of
+
+if TYPE_CHECKING:
+    from .workbench.artifacts import Run
 
 
 @click.command(
@@ -42,6 +46,18 @@ from .command_errors import EXIT_REFUSED, exit_code_of
     help="Examine the data, pictures decoded, print the report as JSON and stop; "
     "exit code 2 if it holds errors.",
 )
+@click.option(
+    "--export-infer-config",
+    is_flag=True,
+    help="Also write artifacts/infer_config.json into the run, for "
+    '"pyimgano infer --infer-config".',
+)
+@click.option(
+    "--export-bundle",
+    is_flag=True,
+    help="Also export the run as the bundle RUN/bundle, with the defaults of "
+    '"pyimgano bundle export".',
+)
 @click.option("--force", is_flag=True, help="Replace an existing run folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def train(
@@ -50,6 +66,8 @@ def train(
     device: str | None,
     dry_run: bool,
     preflight: bool,
+    export_infer_config: bool,
+    export_bundle: bool,
     force: bool,
     as_json: bool,
 ) -> int:
@@ -65,17 +83,25 @@ def train(
     from .reporting.tables import print_run
     from .terminal_progress import TerminalProgress
     from .workbench.config import load_config
+    from .workbench.labelled_rows import load_labelled
     from .workbench.preflight import run_preflight
-    from .workbench.runner import load_splits
+    from .workbench.run_document import write_run_document
+    from .workbench.runner import input_rules, load_splits
     from .workbench.runner import train as run_training
 
+    exports = export_infer_config or export_bundle
     if dry_run and preflight:
         raise ConfigError("--dry-run, --preflight: give one of them")
+    if exports and (dry_run or preflight):
+        raise ConfigError(
+            "--export-infer-config, --export-bundle: nothing is trained with --dry-run "
+            "or --preflight; leave them out"
+        )
     loaded = load_config(config_path)
     if device is not None:
         loaded = replace(loaded, config=replace(loaded.config, device=device))
     if dry_run:
-        load_splits(loaded)
+        load_labelled(loaded, load_splits(loaded), input_rules())
         click.echo(json.dumps(loaded.config.to_dict(), indent=2, ensure_ascii=False))
         return 0
     if preflight:
@@ -91,7 +117,38 @@ def train(
         click.echo(json.dumps(run.report, indent=2, ensure_ascii=False))
     else:
         print_run(run.report, run.folder)
+    # What was trained is safe by now, whatever an export finds.
+    if export_infer_config:
+        click.echo(f"infer config: {write_run_document(run)}", err=as_json)
+    if export_bundle:
+        _export_bundle(run, as_json=as_json)
     return 0
+
+
+def _export_bundle(run: Run, *, as_json: bool) -> None:
+    from pyimgano_runtime.bundle import open_bundle
+
+    from .pipelines.export_run import PARITY_IMAGES, export_run
+    from .source_date import source_date
+    from .terminal_progress import TerminalProgress
+
+    output = run.folder / "bundle"
+    with TerminalProgress() as progress:
+        export_run(
+            run,
+            output,
+            name=run.folder.name,
+            version="1",
+            created=source_date(),
+            goldens="synthetic",
+            image_licence=None,
+            parity_images=PARITY_IMAGES,
+            force=False,
+            progress=progress,
+        )
+    digest = open_bundle(output).sha256
+    click.echo(f"bundle: {output}", err=as_json)
+    click.echo(f"sha256 of infer_config.json: {digest}", err=as_json)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

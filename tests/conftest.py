@@ -123,3 +123,26 @@ def exported(
         return made[name]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def two_parts(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """Give a run of two categories with its infer_config.json and its bundle."""
+    from pyimgano.cli import main
+    from pyimgano.datasets.generated_parts import write_parts
+
+    folder = tmp_path_factory.mktemp("two parts é")
+    manifest = write_parts(
+        folder / "data",
+        parts=("bracket", "connector"),
+        n_train=12,
+        n_test_normal=3,
+        n_test_defect=3,
+        size=(64, 64),
+        seed=0,
+    )
+    config, run = folder / "config.json", folder / "run"
+    config.write_text(json.dumps(config_payload(manifest)), encoding="utf-8")
+    command = ["train", "--config", str(config), "--output", str(run)]
+    assert main([*command, "--export-infer-config", "--export-bundle"]) == 0
+    return Exported("pixel_stats", manifest, config, run, run / "bundle")

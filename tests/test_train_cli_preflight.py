@@ -279,7 +279,7 @@ def test_a_strip_is_measured_and_shown(run_cli: Run, tmp_path: Path) -> None:
 def test_nan_is_no_fraction(run_cli: Run, manifest: Path, option: str) -> None:
     done = run_cli("preflight", "--manifest-path", manifest, option, "nan")
     assert done.code == 2
-    assert "nan is no number from" in done.stderr
+    assert "nan is no finite number from" in done.stderr
 
 
 def test_a_category_that_is_named_twice_is_read_once(

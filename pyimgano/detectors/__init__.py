@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from importlib import import_module
@@ -41,34 +42,51 @@ def detector_class(name: str, where: str = "detector") -> Any:
     return getattr(import_module(module), attribute)
 
 
-def create_detector(name: str, options: Mapping[str, Any] | None = None) -> Any:
-    """Give an unfitted detector with these hyper-parameters, the others by default.
+def create_detector(
+    name: str, options: Mapping[str, Any] | None = None, *, preset: str | None = None
+) -> Any:
+    """Give an unfitted detector: options before preset before default.
 
     Raises:
-        ConfigError: unknown detector or option, or a value out of range.
+        ConfigError: unknown detector, preset or option, or a value out of range.
     """
     cls = detector_class(name)
-    return cls.from_config(detector_config(cls, options or {}, "detector options"))
+    config = detector_config(cls, options or {}, "detector options", preset=preset)
+    return cls.from_config(config)
 
 
-def detector_config(cls: Any, options: Mapping[str, Any], where: str) -> Any:
+def detector_config(
+    cls: Any, options: Mapping[str, Any], where: str, *, preset: str | None = None
+) -> Any:
     """Give the checked hyper-parameters of a detector class.
 
     Raises:
-        ConfigError: unknown options, wrong types, values out of range; all at once.
+        ConfigError: unknown preset or options, wrong types, values out of range; all
+            at once.
     """
     problems: list[str] = []
-    config = read_detector_config(cls, options, where, problems)
+    config = read_detector_config(cls, options, where, problems, preset=preset)
     raise_all(problems)
     return config
 
 
 def read_detector_config(
-    cls: Any, options: Mapping[str, Any], where: str, problems: list[str]
+    cls: Any,
+    options: Mapping[str, Any],
+    where: str,
+    problems: list[str],
+    *,
+    preset: str | None = None,
 ) -> Any:
     """Give the hyper-parameters; what is wrong is appended to `problems`."""
+    if preset is not None and preset not in cls.presets:
+        problems.append(
+            f'{where}: preset: {cls.name} has no preset "{preset}" '
+            f"({closest(preset, cls.presets)})"
+        )
+    merged = {**cls.presets.get(preset, {}), **options}
     try:
-        return read_options(cls.Config, dict(options), where, problems)
+        return read_options(cls.Config, merged, where, problems)
     except ValueError as cause:  # from the class's own check of options together
         problems.append(f"{where}: {cause}")
         return None
@@ -96,28 +114,44 @@ def save_detector(detector: Any, path: Path) -> None:
     write_bytes(path, save(tensors, {METADATA_KEY: json.dumps(facts, sort_keys=True)}))
 
 
-def load_detector(path: Path) -> Any:
+def load_detector(path: Path, *, sha256: str | None = None) -> Any:
     """Give the fitted detector of a checkpoint, without any other file.
 
+    The file is read once: what is hashed is what is loaded.
+
+    Args:
+        sha256: lower-case hex digest that a document promises; None: not compared.
+
     Raises:
-        ConfigError: no such file, not a checkpoint of ours, or tensors that do not
-            fit the detector.
+        ConfigError: no such file, another hash, not a checkpoint of ours, or tensors
+            that do not fit the detector.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
+    from safetensors.torch import load
 
     from pyimgano.backbones.interface import WeightsInfo
 
     try:
-        with safe_open(path, framework="pt") as stream:
-            metadata = stream.metadata() or {}
-            tensors = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 - not a dict
-    except (OSError, SafetensorError) as cause:
+        data = path.read_bytes()
+    except OSError as cause:
+        raise ConfigError(
+            f"{path}: the checkpoint cannot be read ({cause.strerror}); check the "
+            "path, or train again"
+        ) from cause
+    found = hashlib.sha256(data).hexdigest()
+    if sha256 is not None and found != sha256:
+        raise ConfigError(
+            f"{path}: sha256 is {found[:16]}..., expected {sha256[:16]}...; the "
+            "checkpoint was changed after infer_config.json was written: write it again"
+        )
+    try:
+        tensors = load(data)
+    except SafetensorError as cause:
         raise ConfigError(
             f"{path}: is not a readable safetensors checkpoint ({cause}); train again"
         ) from cause
-    text = metadata.get(METADATA_KEY, "{}")
     problems: list[str] = []
-    fields = Fields(parse_json(text.encode(), str(path)), str(path), problems)
+    fields = Fields(_metadata(data, path), str(path), problems)
     if fields.payload.get("format") != CHECKPOINT_FORMAT:
         raise ConfigError(
             f"{path}: format is {fields.payload.get('format')!r}, expected "
@@ -136,3 +170,15 @@ def load_detector(path: Path) -> Any:
         return detector
     except (RuntimeError, AttributeError, TypeError) as cause:
         raise ConfigError(f"{path}: its tensors do not fit {name} ({cause})") from cause
+
+
+def _metadata(data: bytes, path: Path) -> Any:
+    """Give what `save_detector` wrote about a file that safetensors accepted.
+
+    The format: 8 bytes little-endian length, then that much JSON, whose
+    "__metadata__" is an object of texts.
+    """
+    length = int.from_bytes(data[:8], "little")
+    header = parse_json(data[8 : 8 + length], str(path))
+    text = header.get("__metadata__", {}).get(METADATA_KEY, "{}")
+    return parse_json(text.encode(), str(path))

@@ -69,6 +69,7 @@ class Detector(nn.Module):
     needs_weights: ClassVar[bool] = False
     has_map: ClassVar[bool] = True
     trains: ClassVar[bool] = False
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # name -> options
 
     def __init__(self, config: Any, *, backbone: Backbone | None = None) -> None:
         super().__init__()

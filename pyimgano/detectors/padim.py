@@ -9,6 +9,7 @@ is dropped at random (paper, section III-D) for that reason.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -59,6 +60,10 @@ class PaDiM(FeatureDetector):
     name = "padim"
     Config: ClassVar[type[Any]] = PaDiMConfig
     needs_weights = True
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "fast": {"rank": 8, "image_size": (224, 224)},
+        "fine": {"image_size": (384, 384)},
+    }
 
     config: PaDiMConfig
     backbone: Backbone

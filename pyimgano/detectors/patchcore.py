@@ -6,6 +6,7 @@ anomaly detection", CVPR 2022.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -66,6 +67,10 @@ class PatchCore(FeatureDetector):
     name = "patchcore"
     Config: ClassVar[type[Any]] = PatchCoreConfig
     needs_weights = True
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "fast": {"bank_size": 500, "image_size": (224, 224)},
+        "fine": {"bank_size": 4000, "image_size": (384, 384)},
+    }
 
     config: PatchCoreConfig
     backbone: Backbone

@@ -10,6 +10,7 @@ not give false certainty.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -50,6 +51,10 @@ class PixelStats(FeatureDetector):
 
     name = "pixel_stats"
     Config: ClassVar[type[Any]] = PixelStatsConfig
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "fast": {"image_size": (64, 64)},
+        "fine": {"image_size": (256, 256)},
+    }
 
     config: PixelStatsConfig
 

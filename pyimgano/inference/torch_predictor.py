@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from pyimgano_runtime.bundle import Bundle
-from pyimgano_runtime.infer_config import CategoryConfig, InputRules
+from pyimgano_runtime.infer_config import CategorySettings, InputRules
 from pyimgano_runtime.predictor import Predictor
 
 
@@ -40,18 +40,27 @@ class TorchEngine:
 def torch_predictor(
     detector: Any,
     category: str,
-    settings: CategoryConfig,
+    settings: CategorySettings,
     rules: InputRules,
     *,
     device: torch.device | str = "cpu",
     threshold: float | None = None,
     bundle: Bundle | None = None,
+    origin: str = "bundle",
 ) -> Predictor:
     """Give a predictor that runs a fitted detector in torch.
 
-    `bundle`: the one whose thresholds these are, for the rows.
+    Args:
+        bundle: the one whose thresholds these are, for the rows.
+        origin: where the thresholds of `settings` come from: "bundle" or "run".
     """
     engine = TorchEngine(detector, device=device)
     return Predictor(
-        category, settings, rules, engine, threshold=threshold, bundle=bundle
+        category,
+        settings,
+        rules,
+        engine,
+        threshold=threshold,
+        bundle=bundle,
+        origin=origin,
     )

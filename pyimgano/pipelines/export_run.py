@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 import torch
 
 from pyimgano_exporters.bundle_writer import (
@@ -22,6 +21,7 @@ from pyimgano_exporters.bundle_writer import (
 from pyimgano_runtime._version import __version__
 from pyimgano_runtime.errors import DatasetError
 from pyimgano_runtime.infer_config import InferConfig, InputRules
+from pyimgano_runtime.quiet_onnxruntime import load_onnxruntime
 
 from ..datasets.fingerprints import changes, picture_digests
 from ..datasets.images import read_ahead
@@ -30,17 +30,12 @@ from ..datasets.splits import CategorySplit
 from ..detectors import load_detector
 from ..workbench.artifacts import Run, machine_name
 from ..workbench.config import load_config
+from ..workbench.run_document import training_facts
 from ..workbench.runner import input_rules, load_splits
 
 Image = npt.NDArray[np.uint8]
 
 PARITY_IMAGES: Final = 200  # spread evenly over the held-out rows
-
-# What a model card tells of a category's report.
-_METRIC_KEYS: Final = (
-    "image_auroc", "image_ap", "image_f1", "recall", "false_alarm_rate",
-    "pixel_auroc", "aupro_0.3", "aupro_0.05",
-)  # fmt: skip
 
 
 def export_run(
@@ -68,7 +63,7 @@ def export_run(
     """
     loaded = load_config(run.config_path)
     splits = load_splits(loaded)
-    _refuse_changed_data(run, splits)
+    refuse_changed_data(run, splits)
     rules = input_rules()
     categories = [_category(run, split, rules, parity_images) for split in splits]
     request = BundleRequest(
@@ -79,7 +74,7 @@ def export_run(
             "pyimgano": __version__,
             "torch": torch.__version__,
             "onnx": onnx.__version__,
-            "onnxruntime": onnxruntime.__version__,
+            "onnxruntime": load_onnxruntime().__version__,
         },
         machine=machine_name(),
         rules=rules,
@@ -97,8 +92,12 @@ def export_run(
     )
 
 
-def _refuse_changed_data(run: Run, splits: Sequence[CategorySplit]) -> None:
-    """The pictures must be those that trained: parity is measured on the others."""
+def refuse_changed_data(run: Run, splits: Sequence[CategorySplit]) -> None:
+    """The pictures must be those that trained: parity is measured on the others.
+
+    Raises:
+        DatasetError: pictures that trained or calibrated are gone, new or changed.
+    """
     problems = []
     by_name = {split.category: split for split in splits}
     for name in run.categories:
@@ -129,49 +128,35 @@ def held_out_rows(split: CategorySplit) -> tuple[list[ManifestRow], str]:
     return (rows, "test+val") if rows else (split.train_normals(), "train")
 
 
+def held_out_images(
+    split: CategorySplit, rules: InputRules, count: int | None
+) -> tuple[Callable[[], Iterable[tuple[str, Image]]], str]:
+    """Give the (name, pixels) that measure parity, and which rows they are.
+
+    Args:
+        count: at most so many, spread evenly; None: all.
+    """
+    rows, which = held_out_rows(split)
+    chosen = rows if count is None else _spread(rows, count)
+    return partial(_named_images, chosen, rules), which
+
+
 def _category(
     run: Run, split: CategorySplit, rules: InputRules, parity_images: int | None
 ) -> CategoryExport:
     detector = load_detector(run.checkpoint(split.category))
     thresholds, calibration = run.calibration(split.category)
-    rows, which = held_out_rows(split)
-    chosen = rows if parity_images is None else _spread(rows, parity_images)
+    held_out, which = held_out_images(split, rules, parity_images)
     return CategoryExport(
         name=split.category,
         detector=detector,
         thresholds=thresholds,
         calibration=calibration,
-        held_out=partial(_named_images, chosen, rules),
+        held_out=held_out,
         held_out_rows=which,
         normals=partial(_images, split.train_normals(), rules),
-        training=_training(run.report["categories"][split.category], detector),
+        training=training_facts(run.report["categories"][split.category], detector),
     )
-
-
-def _training(report: dict[str, Any], detector: Any) -> dict[str, Any]:
-    weights = detector.backbone.weights if detector.backbone is not None else None
-    metrics: dict[str, Any] = {}
-    for key in _METRIC_KEYS:
-        for name in (key, f"{key}_ci95"):
-            if report.get(name) is not None:
-                metrics[name] = report[name]
-    metrics["reasons"] = report["reasons"]
-    return {
-        "detector": detector.name,
-        "hyper_parameters": detector.hyper_parameters(),
-        "backbone": None
-        if weights is None
-        else {
-            "name": detector.backbone.name,
-            "source": weights.source,
-            "licence": weights.licence,
-            "sha256": weights.sha256,
-        },
-        "counts": report["counts"],
-        "data_fingerprint": report["data_fingerprint"],
-        "metrics": metrics,
-        "warnings": report["warnings"],
-    }
 
 
 def _spread(rows: Sequence[ManifestRow], count: int) -> list[ManifestRow]:

@@ -13,7 +13,7 @@ HEAVY = ("torch", "numpy", "onnxruntime", "onnx", "cv2", "sklearn", "rich")
 HELPS = [
     [],
     *([name] for name in COMMANDS),
-    ["bundle", "export"],
+    *(["bundle", name] for name in ("export", "verify", "inspect", "diff", "sign")),
     *(["manifest", name] for name in ("create", "validate", "stats", "split")),
 ]
 
@@ -55,7 +55,7 @@ def test_the_version_needs_nothing_heavy() -> None:
     assert "code 0 heavy []" in ask(ASK, "--version")
 
 
-@pytest.mark.parametrize("command", ["infer", "check", "info"])
+@pytest.mark.parametrize("command", ["infer", "check", "info", "calibrate"])
 def test_the_runtimes_help_imports_nothing_heavy(command: str) -> None:
     script = f"""
 import sys

@@ -36,6 +36,7 @@ SHARED = {
     "terminal_progress",
     "command_errors",
     "finite_range",
+    "signing",
     "source_date",
 }
 # Third-party packages a part may import anywhere, at the top or inside of a function.

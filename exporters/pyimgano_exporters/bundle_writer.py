@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 import torch
 
 from pyimgano_runtime._reader import dump_json
@@ -39,6 +38,7 @@ from pyimgano_runtime.infer_config import (
 )
 from pyimgano_runtime.paths import plain_name
 from pyimgano_runtime.png_writer import encode_png
+from pyimgano_runtime.quiet_onnxruntime import load_onnxruntime
 
 from .detector_protocol import ExportableDetector
 from .goldens import synthetic_goldens
@@ -273,7 +273,7 @@ def _document(
         categories={c.export.name: _category_config(c) for c in categories},
         parity=Parity(
             reference=f"torch {torch.__version__}",
-            candidate=f"onnxruntime {onnxruntime.__version__}",
+            candidate=f"onnxruntime {load_onnxruntime().__version__}",
             machine=request.machine,
             categories={c.export.name: c.parity for c in categories},
             tolerances=dict(TOLERANCES),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
-from pyimgano_runtime.infer_config import InferConfig, ThresholdProvenance
+from pyimgano_runtime.infer_config import InferConfig
+from pyimgano_runtime.threshold_words import describe_threshold
+
+_APPROXIMATE: Final = "; about, since the folds' models are not the final one"
 
 
 def model_card(config: InferConfig) -> str:
@@ -47,7 +50,9 @@ def _category_lines(config: InferConfig, name: str) -> list[str]:
     for kind, provenance in category.thresholds.provenance.items():
         value = getattr(category.thresholds, kind)
         lines.append(
-            f"- {kind.capitalize()} threshold {value:.6g}: {_origin(provenance)}"
+            f"- {kind.capitalize()} threshold {value:.6g}: "
+            f"{describe_threshold(provenance)}"
+            + (_APPROXIMATE if provenance.approximate else "")
         )
     for warning in training.get("warnings", []):
         lines.append(f"- Warning: {warning}")
@@ -71,22 +76,6 @@ def _category_lines(config: InferConfig, name: str) -> list[str]:
     for key, reason in metrics.get("reasons", {}).items():
         lines.append(f"| {key} | not measured | {reason} |")
     return lines
-
-
-def _origin(provenance: ThresholdProvenance) -> str:
-    if provenance.method == "fixed":
-        return f"fixed by a person ({provenance.set_by}, {provenance.set_at})"
-    used = provenance.used_false_alarm_rate or 0.0
-    asked = provenance.requested_false_alarm_rate or 0.0
-    text = (
-        f"{provenance.method} on {provenance.n_images} held-out normals in "
-        f"{provenance.n_groups} groups ({provenance.source}); promises "
-        f"{'about' if provenance.approximate else 'at most'} "
-        f"{used:.2%} false alarms (asked: {asked:.2%})"
-    )
-    if provenance.approximate:
-        text += "; approximate, since the folds' models are not the final one"
-    return text
 
 
 def _goldens_line(config: InferConfig) -> str:

@@ -83,12 +83,8 @@ class ParityMeter:
             min_threshold_distance=self.min_threshold_distance,
         )
 
-    def require(self, where: str) -> None:
-        """Refuse the export if a tolerance is broken.
-
-        Raises:
-            ParityError: with the numbers.
-        """
+    def problems(self) -> list[str]:
+        """Give each tolerance that is broken, with the numbers."""
         found = []
         if not self.max_rel_score_diff <= SCORE_REL:
             found.append(
@@ -105,6 +101,15 @@ class ParityMeter:
             found.append(
                 f"{len(self.flipped)} labels flip: {', '.join(self.flipped[:5])}"
             )
+        return found
+
+    def require(self, where: str) -> None:
+        """Refuse the export if a tolerance is broken.
+
+        Raises:
+            ParityError: with the numbers.
+        """
+        found = self.problems()
         if found:
             raise ParityError(
                 f"{where}: the exported graph does not score like the trained "

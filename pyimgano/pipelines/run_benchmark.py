@@ -7,7 +7,6 @@ exactly as a device would run it.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,6 +39,7 @@ from ..workbench.artifacts import (
     write_json,
     write_jsonl,
 )
+from .same_run import differences_from_run
 
 WARM_UP: Final = 3  # pictures scored before the clock counts
 
@@ -136,27 +136,18 @@ def _refuse_unmatched(
 
 def _refuse_other_model(category: str, run: Run, bundle: Bundle) -> None:
     """The bundle must come from this very run."""
-    trained = run.report["categories"][category]
-    exported = bundle.config.training.get("categories", {}).get(category, {})
-    keys = ("detector", "hyper_parameters", "data_fingerprint")
-    # Through JSON: a tuple in a run is a list in a bundle.
-    ours, theirs = (
-        json.dumps([facts.get(key) for key in keys]) for facts in (trained, exported)
-    )
-    thresholds, _ = run.calibration(category)
-    deployed = bundle.config.categories[category].thresholds
-    if ours != theirs or thresholds.image != deployed.image:
+    found = differences_from_run(category, run, bundle)
+    if found:
         raise BundleError(
             f"{bundle.root}: {category} was exported from another run than "
-            f"{run.folder} (detector, options, data or threshold differ); export this "
-            "run again"
+            f"{run.folder} ({', '.join(found)}); export this run again"
         )
 
 
 def _refuse_trained_pictures(split: CategorySplit, run: Run) -> None:
     """A picture that trained or calibrated says nothing as a test."""
     learned = run.digests(split.category)
-    known = set(learned["train"].values()) | set(learned["val"].values())
+    known = {digest for part in learned.values() for digest in part.values()}
     seen = [n for n, d in picture_digests(split.test).items() if d in known]
     if seen:
         raise DatasetError(

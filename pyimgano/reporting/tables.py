@@ -9,8 +9,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from pyimgano_runtime.bundle import Bundle
-
 PLAIN_WIDTH: Final = 120  # columns where the output is no terminal
 
 
@@ -66,36 +64,3 @@ def print_run(report: dict[str, Any], folder: Path) -> None:
         for key, reason in category["reasons"].items():
             console.print(f"{name}: {key} not measured: {reason}", highlight=False)
     console.print(f"run: {folder}", highlight=False, soft_wrap=True)
-
-
-def print_bundle(bundle: Bundle) -> None:
-    """Print what was exported and how it compares with torch."""
-    console = open_console()
-    config = bundle.config
-    table = open_table(f"bundle {config.bundle.name} {config.bundle.version}")
-    table.add_column("category")
-    for title in ("images", "score rel diff", "map diff of range", "label flips"):
-        table.add_column(title, justify="right")
-    for name, parity in config.parity.categories.items():
-        share = parity.max_map_diff_of_range
-        table.add_row(
-            name,
-            f"{parity.n_images} {parity.images}",
-            f"{parity.max_rel_score_diff:.1e}",
-            "-" if share is None else f"{share:.1e}",
-            str(parity.label_flips),
-        )
-    console.print(table)
-    for name, training in config.training["categories"].items():
-        for warning in training["warnings"]:
-            console.print(f"warning: {name}: {warning}", highlight=False)
-    if not config.parity.goldens:
-        console.print("warning: no goldens: check cannot prove this bundle on a device")
-    size = sum(entry.size for entry in config.files) / 1e6
-    lines = [
-        f"{size:.1f} MB in {len(config.files) + 1} files",
-        f"sha256 of infer_config.json: {bundle.sha256}",
-        f"bundle: {bundle.root}",
-    ]
-    for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)

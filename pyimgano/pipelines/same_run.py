@@ -1,0 +1,38 @@
+"""Whether a bundle was exported from a certain run: one rule for all who ask."""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+from pyimgano_runtime.bundle import Bundle
+
+from ..workbench.artifacts import Run
+
+_FACTS: Final = {
+    "detector": "another detector",
+    "hyper_parameters": "other hyper-parameters",
+    "data_fingerprint": "other data",
+}
+
+
+def differences_from_run(category: str, run: Run, bundle: Bundle) -> list[str]:
+    """Give what tells a category of a bundle from that of a run; empty: the same.
+
+    Compared are detector, hyper-parameters, fingerprint of the data and the image
+    threshold. The category stands in both.
+    """
+    trained = run.report["categories"][category]
+    named = bundle.config.training.get("categories") or {}
+    exported = named.get(category) or {}
+    # Through JSON: a tuple in a run is a list in a bundle.
+    found = [
+        words
+        for key, words in _FACTS.items()
+        if json.dumps(trained.get(key)) != json.dumps(exported.get(key))
+    ]
+    thresholds, _ = run.calibration(category)
+    deployed = bundle.config.categories[category].thresholds
+    if thresholds.image != deployed.image:
+        found.append("another image threshold")
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from tiny_bundle import edit_document, write_bundle
 
 from pyimgano_runtime import Bundle, BundleError, open_bundle
+from pyimgano_runtime.cli import main
 from pyimgano_runtime.paths import path_problem, plain_name, read_listed
 
 MODEL = "models/tiny.onnx"
@@ -118,6 +120,79 @@ def test_the_way_to_the_bundle_may_be_a_link(folder: Path) -> None:
 def test_a_hard_link_is_refused(folder: Path) -> None:
     os.link(folder / MODEL, folder.parent / "twin")
     assert "2 hard links" in refusal(folder)
+
+
+def test_hard_links_are_taken_where_they_are_allowed(folder: Path) -> None:
+    for path in (MODEL, "infer_config.json"):
+        os.link(folder / path, folder.parent / Path(path).name)
+    with pytest.raises(BundleError, match="2 hard links"):
+        open_bundle(folder)
+    opened = open_bundle(folder, allow_hard_links=True)
+    assert opened.allow_hard_links
+    assert opened.read(MODEL) == (folder / MODEL).read_bytes()
+    assert main(["check", str(folder)]) == 3
+    assert main(["check", str(folder), "--allow-hard-links"]) == 0
+    assert main(["info", str(folder), "--allow-hard-links"]) == 0
+
+
+def test_allowed_hard_links_do_not_allow_symbolic_ones(folder: Path) -> None:
+    (folder / MODEL).rename(folder.parent / "elsewhere.onnx")
+    (folder / MODEL).symlink_to(folder.parent / "elsewhere.onnx")
+    with pytest.raises(BundleError, match="no links"):
+        open_bundle(folder, allow_hard_links=True).read(MODEL)
+
+
+def test_only_the_expected_release_is_opened(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digest = open_bundle(folder).sha256
+    assert open_bundle(folder, expect_sha256=digest.upper()).sha256 == digest
+    with pytest.raises(BundleError) as caught:
+        open_bundle(folder, expect_sha256="0" * 64)
+    said = f"sha256 is {digest}, expected {'0' * 64}; this is not the bundle that was"
+    assert said in str(caught.value)
+    for command in (["check"], ["info"], ["infer", folder, "--bundle"]):
+        arguments = [*map(str, command), str(folder), "--expect-sha256"]
+        assert main([*arguments, "0" * 64]) == 3
+        assert "this is not the bundle that was released" in capsys.readouterr().err
+    assert main(["check", str(folder), "--expect-sha256", digest]) == 0
+
+
+def test_another_release_is_refused_before_its_document_is_read(folder: Path) -> None:
+    (folder / "infer_config.json").write_text("{")
+    with pytest.raises(BundleError, match="not the bundle that was released"):
+        open_bundle(folder, expect_sha256="0" * 64)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "abc", "0" * 63, "0" * 65, "g" * 64, "0" * 64 + "\n"]
+)
+def test_a_malformed_sha256_is_a_usage_error(folder: Path, text: str) -> None:
+    with pytest.raises(ValueError, match="expected 64 hex digits"):
+        open_bundle(folder, expect_sha256=text)
+    with pytest.raises(SystemExit) as caught:
+        main(["check", str(folder), "--expect-sha256", text])
+    assert caught.value.code == 2
+
+
+def test_a_signature_beside_the_bundle_is_told_and_not_read(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands = [["info", str(folder)], ["check", str(folder)]]
+    for command in commands:
+        assert main(command) == 0
+        assert "signature  " not in capsys.readouterr().out
+    (folder.parent / "b.sig").write_bytes(b"\xff")
+    (folder.parent / "b.sig").chmod(0)
+    for command in commands:
+        assert main(command) == 0
+        line = (
+            "signature  b.sig lies beside the bundle; not verified here "
+            "(pyimgano bundle verify --signature)"
+        )
+        assert line in capsys.readouterr().out.splitlines()
+        assert main([*command, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["signature"] == "b.sig"
 
 
 def test_a_fifo_is_refused_and_not_waited_for(folder: Path) -> None:

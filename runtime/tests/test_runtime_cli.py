@@ -332,13 +332,14 @@ def test_info_says_what_a_bundle_is(
         "bundle     tiny 1",
         "category   part",
         "detector   tiny",
-        "threshold  100 by conformal on 4 held-out normals (val)",
-        "at most 20.00% false alarms (asked for 1.00%)",
+        "threshold  100: conformal on 4 held-out normals in 4 groups (val); "
+        "promises at most 20.00% false alarms (asked: 1.00%); set by a test",
         "0 label flips on 4 test+val images",
     ):
         assert part in out
     assert main(["info", "--json", bundle]) == 0
     document = json.loads(capsys.readouterr().out)
+    assert document.pop("signature") is None
     assert document == json.loads((Path(bundle) / "infer_config.json").read_text())
 
 
@@ -360,7 +361,7 @@ def test_info_says_about_where_the_promise_is_approximate(
 
     edit_document(Path(bundle), alter)
     main(["info", bundle])
-    assert "promised   about 20.00% false alarms" in capsys.readouterr().out
+    assert "promises about 20.00% false alarms" in capsys.readouterr().out
 
 
 def test_check_json_is_one_object_with_a_schema_version(
@@ -368,7 +369,7 @@ def test_check_json_is_one_object_with_a_schema_version(
 ) -> None:
     assert main(["check", "--json", bundle]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert (report["schema_version"], report["ok"]) == ("1.0", True)
+    assert (report["schema_version"], report["ok"]) == ("1.1", True)
     assert [result["agrees"] for result in report["results"]] == [True, True]
 
 

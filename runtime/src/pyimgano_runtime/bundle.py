@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,7 @@ class Bundle:
     root: Path
     config: InferConfig
     sha256: str  # of infer_config.json: names this release exactly
+    allow_hard_links: bool = False
 
     def read(self, path: str) -> bytes:
         """Give the bytes of a listed file, after checking size and sha256.
@@ -43,6 +45,7 @@ class Bundle:
             size=entry.size,
             sha256=entry.sha256,
             max_bytes=MAX_FILE_BYTES,
+            allow_hard_links=self.allow_hard_links,
         )
 
     def verify_files(self) -> None:
@@ -54,6 +57,15 @@ class Bundle:
             except BundleError as error:
                 problems.append(str(error))
         raise_all(problems, BundleError)
+
+    @property
+    def signature(self) -> Path | None:
+        """The detached signature beside the folder, if one lies there; never read."""
+        path = self.root.parent / f"{self.root.name}.sig"
+        try:
+            return path if path.is_file() else None
+        except OSError:  # the folder above may be closed to us
+            return None
 
     def unlisted_files(self) -> list[str]:
         """Files and links in the folder that the document does not list, sorted."""
@@ -68,13 +80,31 @@ class Bundle:
         return sorted(found)
 
 
-def open_bundle(folder: str | os.PathLike[str]) -> Bundle:
+def open_bundle(
+    folder: str | os.PathLike[str],
+    *,
+    allow_hard_links: bool = False,
+    expect_sha256: str | None = None,
+) -> Bundle:
     """Give the bundle in a folder, its document read and checked.
 
+    Args:
+        folder: the bundle's folder, or the infer_config.json in it.
+        allow_hard_links: take files with several links, as OSTree and other stores
+            of systems make them; who can write to one of the links can change them.
+        expect_sha256: of infer_config.json, as the export printed it: this release
+            and no other.
+
     Raises:
-        BundleError: no such folder, no infer_config.json in it, or a document that
-            is refused; the message says which field and why.
+        BundleError: no such folder, no infer_config.json in it, another release than
+            the expected one, or a document that is refused; the message says which
+            field and why.
+        ValueError: expect_sha256 is no sha256.
     """
+    if expect_sha256 is not None and not is_sha256(expect_sha256):
+        raise ValueError(
+            f"expect_sha256: found {expect_sha256!r}, expected 64 hex digits"
+        )
     if not os.fspath(folder):
         raise BundleError(f"the bundle's path is empty, expected {_EXPECTED}")
     root = Path(folder).absolute()
@@ -94,9 +124,20 @@ def open_bundle(folder: str | os.PathLike[str]) -> Bundle:
     if FILE_NAME not in names:
         raise BundleError(f"{root}: has no {FILE_NAME}, expected {_EXPECTED}")
     data = read_listed(
-        root, FILE_NAME, size=None, sha256=None, max_bytes=MAX_CONFIG_BYTES
+        root,
+        FILE_NAME,
+        size=None,
+        sha256=None,
+        max_bytes=MAX_CONFIG_BYTES,
+        allow_hard_links=allow_hard_links,
     )
     where = str(root / FILE_NAME)
+    digest = hashlib.sha256(data).hexdigest()
+    if expect_sha256 is not None and digest != expect_sha256.lower():
+        raise BundleError(
+            f"{where}: sha256 is {digest}, expected {expect_sha256.lower()}; this is "
+            "not the bundle that was released: copy that one again"
+        )
     try:
         payload = parse_json(data, where, error=BundleError)
     except BundleError as cause:
@@ -104,4 +145,9 @@ def open_bundle(folder: str | os.PathLike[str]) -> Bundle:
             cause
         )
     config = InferConfig.from_dict(payload, where)
-    return Bundle(root, config, hashlib.sha256(data).hexdigest())
+    return Bundle(root, config, digest, allow_hard_links)
+
+
+def is_sha256(text: str) -> bool:
+    """Whether a text is a sha256 in hexadecimal digits."""
+    return re.fullmatch(r"[0-9a-fA-F]{64}", text) is not None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import math
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,8 +18,15 @@ from .infer_config import Golden
 from .predictor import Predictor
 from .thresholds import is_anomaly
 
+# numpy's own reader evaluates the header as Python text; ours only compares it.
+_NPY_HEADER: Final = re.compile(
+    rb"\x93NUMPY\x01\x00.."
+    rb"\{'descr': '([<>|=]?[a-zA-Z]\d{0,3})', 'fortran_order': (True|False), "
+    rb"'shape': \(([0-9, ]{0,60})\), \} {0,128}\n",
+    re.DOTALL,
+)
 TINY: Final = float(np.finfo(np.float32).tiny)
-CHECK_SCHEMA_VERSION: Final = "1.0"
+CHECK_SCHEMA_VERSION: Final = "1.1"  # 1.1 added "signature"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,7 @@ class CheckReport:
     categories: tuple[str, ...]
     results: tuple[GoldenResult, ...]
     unlisted: tuple[str, ...]
+    signature: str | None  # file name of one beside the bundle; not verified here
 
     @property
     def ok(self) -> bool:
@@ -77,6 +85,7 @@ class CheckReport:
             "unproven": list(self.unproven),
             "results": [result.to_json() for result in self.results],
             "unlisted": list(self.unlisted),
+            "signature": self.signature,
         }
 
 
@@ -101,6 +110,7 @@ def check_bundle(bundle: Bundle, *, threads: int | None = None) -> CheckReport:
         categories=tuple(bundle.config.categories),
         results=tuple(results),
         unlisted=tuple(bundle.unlisted_files()),
+        signature=bundle.signature.name if bundle.signature else None,
     )
 
 
@@ -115,6 +125,11 @@ def _replay(bundle: Bundle, predictor: Predictor, golden: Golden) -> GoldenResul
                 f"{bundle.root}: the bundle's own rules refuse its golden {error}"
             ) from error
         return _not_replayed(golden, "missing")
+    except MemoryError as error:
+        raise BundleError(
+            f"{bundle.root / golden.image}: the picture needs more memory than there "
+            "is; allow more by --max-memory or export the bundle again"
+        ) from error
     pixels = hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
     decoder = "same" if pixels == golden.pixels_sha256 else "differs"
     try:
@@ -158,21 +173,32 @@ def _read_map(
     data: bytes, shape: tuple[int, ...], where: str
 ) -> npt.NDArray[np.float32]:
     """Give a golden's map: a float32 .npy file of this shape and nothing else."""
-    stream = io.BytesIO(data)
-    try:
-        version = np.lib.format.read_magic(stream)
-        header = np.lib.format.read_array_header_1_0(stream)
-    except ValueError as cause:
+    match = _NPY_HEADER.match(data)
+    if match is None:
         raise BundleError(
-            f"{where}: is no .npy file ({cause}); export the bundle again"
-        ) from cause
-    whole = len(data) - stream.tell() == 4 * math.prod(shape)
-    if version != (1, 0) or header != (shape, False, np.dtype("<f4")) or not whole:
-        raise BundleError(
-            f"{where}: holds {header[2]} of shape {header[0]}, the model gives float32 "
-            f"of shape {shape}; export the bundle again"
+            f"{where}: is no plain .npy file of version 1.0; export the bundle again"
         )
-    return np.frombuffer(data, "<f4", offset=stream.tell()).reshape(shape)
+    dtype, fortran, sides = (part.decode("ascii") for part in match.groups())
+    found = f"{dtype} of shape ({sides})"
+    plain = (dtype, fortran) == ("<f4", "False")
+    if not plain or [int(side) for side in re.findall(r"\d+", sides)] != list(shape):
+        raise BundleError(
+            f"{where}: holds {found}, the model gives float32 of shape {shape}; "
+            "export the bundle again"
+        )
+    # The length in the file is not asked: the header ends where its text does.
+    if len(data) - match.end() != 4 * math.prod(shape):
+        raise BundleError(
+            f"{where}: holds {len(data) - match.end()} bytes of numbers, expected "
+            f"{4 * math.prod(shape)} for {found}; export the bundle again"
+        )
+    values = np.frombuffer(data, "<f4", offset=match.end()).reshape(shape)
+    if not np.isfinite(values).all():
+        raise BundleError(
+            f"{where}: holds NaN or infinity, expected finite numbers; export the "
+            "bundle again"
+        )
+    return values
 
 
 def _not_replayed(golden: Golden, decoder: str) -> GoldenResult:
@@ -197,6 +223,8 @@ def relative_difference(found: float, expected: float) -> float:
 
 def difference_of_range(found: Any, expected: Any) -> float:
     """Largest |difference| of two maps as a share of the expected map's range."""
+    # In float64: two float32 may be further apart than float32 can say.
+    found, expected = (np.asarray(side, np.float64) for side in (found, expected))
     largest = float(np.max(np.abs(found - expected), initial=0.0))
     reach = float(expected.max() - expected.min()) if expected.size else 0.0
     scale = max(reach, float(np.max(np.abs(expected), initial=0.0)) * 1e-3, TINY)

@@ -13,10 +13,13 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ._version import __version__
 from .errors import BundleError, ConfigError, ParityError, PyimganoError
+
+if TYPE_CHECKING:
+    from .bundle import Bundle
 
 EXIT_ANOMALY: Final = 1
 EXIT_USAGE: Final = 2
@@ -25,6 +28,10 @@ EXIT_INPUTS: Final = 4
 EXIT_RUNTIME: Final = 5
 EXIT_INTERRUPTED: Final = 130
 SHOWN_UNLISTED: Final = 5
+
+SIGNATURE_TEXT: Final = (
+    "lies beside the bundle; not verified here (pyimgano bundle verify --signature)"
+)
 
 EXIT_TEXT: Final = (
     "exit codes: 0 done; 1 anomaly seen (with --fail-on-anomaly); 2 usage; "
@@ -36,11 +43,19 @@ EXIT_TEXT: Final = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code."""
     options = _parser().parse_args(arguments)
-    commands = {"infer": _infer, "check": _check, "info": _info}
+    commands = {
+        "infer": _infer,
+        "check": _check,
+        "info": _info,
+        "calibrate": _calibrate,
+    }
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # any file name can be shown
     try:
-        code = commands[options.command](options)
+        from .memory_limit import limit_memory
+
+        with limit_memory(_memory_limit(options)):
+            code = commands[options.command](options)
         sys.stdout.flush()
         return code
     except BundleError as error:
@@ -58,7 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _fail(f"{error}; check the disk and its permissions", EXIT_RUNTIME)
     except MemoryError:
-        return _fail("out of memory; use smaller pictures", EXIT_RUNTIME)
+        return _fail(
+            "out of memory; use smaller pictures or allow more by --max-memory",
+            EXIT_RUNTIME,
+        )
     except KeyboardInterrupt:
         return _fail("interrupted", EXIT_INTERRUPTED)
     except Exception:
@@ -93,11 +111,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     infer.add_argument("--bundle", required=True, help="the bundle folder")
     infer.add_argument("--category", help="which one, where the bundle holds several")
-    infer.add_argument(
+    which = infer.add_mutually_exclusive_group()
+    which.add_argument(
         "--threshold",
         type=_threshold,
         metavar="T",
         help="replaces the bundle's image threshold",
+    )
+    which.add_argument(
+        "--thresholds",
+        metavar="FILE",
+        help='replaces its thresholds and p-values: what "calibrate" wrote',
     )
     infer.add_argument(
         "--output",
@@ -119,6 +143,8 @@ def _parser() -> argparse.ArgumentParser:
         "--fail-on-anomaly", action="store_true", help="exit 1 if one was seen"
     )
     _threads(infer)
+    _max_memory(infer)
+    _trust(infer)
     infer.add_argument("input", nargs="+", metavar="INPUT", help="files or folders")
 
     check = _command(
@@ -130,12 +156,28 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("bundle", metavar="BUNDLE", help="the bundle folder")
     check.add_argument("--json", action="store_true", help="print JSON")
     _threads(check)
+    _max_memory(check)
+    _trust(check)
 
     info = _command(
         commands, "info", "say what a bundle is", "pyimgano-runtime info bundle"
     )
     info.add_argument("bundle", metavar="BUNDLE", help="the bundle folder")
     info.add_argument("--json", action="store_true", help="print JSON")
+    _trust(info)
+
+    from .calibrate_cli import add_arguments
+
+    calibrate = _command(
+        commands,
+        "calibrate",
+        "set thresholds on this device's own pictures of good parts",
+        "pyimgano-runtime calibrate bundle good/ --output thresholds.json",
+    )
+    add_arguments(calibrate)
+    _threads(calibrate)
+    _max_memory(calibrate)
+    _trust(calibrate)
     return parser
 
 
@@ -160,6 +202,80 @@ def _threads(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _max_memory(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--max-memory",
+        type=_memory,
+        metavar="SIZE",
+        help="address space that this process may take, such as 4G; 0 or none: no "
+        "limit (default: three quarters of the machine's or container's memory)",
+    )
+
+
+def _memory_limit(options: argparse.Namespace) -> int | None:
+    """Give the bytes that the command may take; None for no limit."""
+    if not hasattr(options, "max_memory") or options.max_memory == 0:
+        return None
+    from .engine import usable_cores
+    from .memory_limit import HAS_EFFECT, default_limit, least_limit, show_size
+
+    threads = max(options.threads or 1, usable_cores())  # numpy and OpenCV use all
+    least = least_limit(threads)
+    if options.max_memory is None:
+        return default_limit(threads)
+    if options.max_memory < least:
+        raise ConfigError(
+            f"--max-memory: found {show_size(options.max_memory)}, expected at least "
+            f"{show_size(least)}: what the libraries reserve for {threads} threads"
+        )
+    if not HAS_EFFECT:
+        _say("warning: --max-memory has no effect on this system, only on Linux")
+    return int(options.max_memory)
+
+
+def _memory(text: str) -> int:
+    from .memory_limit import parse_size
+
+    try:
+        return parse_size(text) or 0
+    except ValueError as cause:
+        raise argparse.ArgumentTypeError(str(cause)) from cause
+
+
+def _trust(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--expect-sha256",
+        type=_sha256,
+        metavar="HEX",
+        help="of infer_config.json, as the export printed it: any other is refused",
+    )
+    parser.add_argument(
+        "--allow-hard-links",
+        action="store_true",
+        help="take files with several hard links (OSTree and the like make them)",
+    )
+
+
+def _sha256(text: str) -> str:
+    from .bundle import is_sha256
+
+    if not is_sha256(text):
+        raise argparse.ArgumentTypeError(
+            f'found "{text}", expected 64 hexadecimal digits'
+        )
+    return text
+
+
+def _opened(options: argparse.Namespace) -> Bundle:
+    from .bundle import open_bundle
+
+    return open_bundle(
+        options.bundle,
+        allow_hard_links=options.allow_hard_links,
+        expect_sha256=options.expect_sha256,
+    )
+
+
 def _positive(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:5]) <= 1024):
         raise argparse.ArgumentTypeError(
@@ -179,20 +295,25 @@ def _threshold(text: str) -> float:
 
 
 def _infer(options: argparse.Namespace) -> int:
-    from .bundle import open_bundle
     from .predictor import Predictor
     from .row_output import PictureSaver, RowWriter, write_rows
     from .sources import list_inputs
 
+    thresholds = None
+    if options.thresholds is not None:
+        from .thresholds_file import read_thresholds_file
+
+        thresholds = read_thresholds_file(options.thresholds)
     writer = RowWriter(options.output, force=options.force)
     paths = list_inputs(options.input)
-    bundle = open_bundle(options.bundle)
+    bundle = _opened(options)
     _warn_unlisted(bundle.unlisted_files())
     predictor = Predictor.open(
         bundle,
         category=options.category,
         threads=options.threads,
         threshold=options.threshold,
+        thresholds=thresholds,
     )
     saver = PictureSaver(
         options.save_maps, options.save_overlays, predictor, force=options.force
@@ -203,6 +324,14 @@ def _infer(options: argparse.Namespace) -> int:
     if tally.failed:
         return EXIT_INPUTS
     return EXIT_ANOMALY if tally.anomalies and options.fail_on_anomaly else 0
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    from .calibrate_cli import run
+
+    bundle = _opened(options)
+    _warn_unlisted(bundle.unlisted_files())
+    return 0 if run(options, bundle, say=_say) else EXIT_INPUTS
 
 
 def _warn_unlisted(paths: Sequence[str]) -> None:
@@ -219,11 +348,10 @@ def _warn_unlisted(paths: Sequence[str]) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from .bundle import open_bundle
     from .check import check_bundle
     from .row_output import json_text
 
-    report = check_bundle(open_bundle(options.bundle), threads=options.threads)
+    report = check_bundle(_opened(options), threads=options.threads)
     if options.json:
         print(json_text(report.to_json(), sys.stdout, indent=2))
     else:
@@ -265,6 +393,8 @@ def _print_check(report: Any) -> None:
     print(f"config   infer_config.json has sha256 {report.bundle_sha256}")
     print("         it lists the others and holds the thresholds, which may be edited:")
     print("         compare with the sha256 that the export printed")
+    if report.signature:
+        print(f"signature  {report.signature} {SIGNATURE_TEXT}")
     if not report.results:
         print("verdict  no goldens in this bundle: nothing is proven about the model")
         return
@@ -275,22 +405,27 @@ def _print_check(report: Any) -> None:
 
 
 def _info(options: argparse.Namespace) -> int:
-    from .bundle import open_bundle
     from .row_output import json_text
 
-    bundle = open_bundle(options.bundle)
+    bundle = _opened(options)
     if options.json:
-        print(json_text(bundle.config.to_dict(), sys.stdout, indent=2))
+        signature = bundle.signature.name if bundle.signature else None
+        document = bundle.config.to_dict() | {"signature": signature}
+        print(json_text(document, sys.stdout, indent=2))
         return 0
     _print_info(bundle)
     return 0
 
 
 def _print_info(bundle: Any) -> None:
+    from .threshold_words import describe_threshold
+
     config = bundle.config
     print(f"bundle     {config.bundle.name} {config.bundle.version}")
     print(f"created    {config.bundle.created}")
     print(f"sha256     {bundle.sha256}")
+    if bundle.signature:
+        print(f"signature  {bundle.signature.name} {SIGNATURE_TEXT}")
     producer = ", ".join(f"{k} {v}" for k, v in config.bundle.producer.items())
     print(f"made with  {producer}")
     print(f"size       {sum(e.size for e in config.files) / 1e6:.1f} MB")
@@ -301,19 +436,8 @@ def _print_info(bundle: Any) -> None:
         print(f"category   {name}")
         print(f"  detector   {training.get('detector', 'unknown')}")
         print(
-            f"  threshold  {category.thresholds.image:.6g} by {image.method} on "
-            f"{image.n_images} held-out normals ({image.source})"
+            f"  threshold  {category.thresholds.image:.6g}: {describe_threshold(image)}"
         )
-        if image.used_false_alarm_rate is not None:
-            print(
-                f"  promised   {'about' if image.approximate else 'at most'} "
-                f"{image.used_false_alarm_rate:.2%} false alarms"
-                + (
-                    f" (asked for {image.requested_false_alarm_rate:.2%})"
-                    if image.requested_false_alarm_rate is not None
-                    else ""
-                )
-            )
         for warning in training.get("warnings") or []:
             print(f"  warning    {warning}")
         if parity is not None:

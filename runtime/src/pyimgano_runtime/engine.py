@@ -11,6 +11,7 @@ import numpy.typing as npt
 from .errors import BundleError, ImageError
 from .infer_config import ModelSpec
 from .onnx_rules import check_graph
+from .quiet_onnxruntime import load_onnxruntime
 
 ImageBatch = npt.NDArray[np.uint8]
 Scores = npt.NDArray[np.float32]
@@ -21,6 +22,14 @@ FATAL: Final = 4  # onnxruntime's log level: what fails is raised and said by us
 # A folder that cannot exist: onnxruntime would otherwise look for a model's external
 # data in the current directory. It needs no writable place, as an empty one would.
 _NO_FOLDER: Final = os.path.join(os.devnull, "none")  # noqa: PTH118 - no path of a file
+# What onnxruntime's texts hold where an allocation failed, or was not even tried.
+_MEMORY_SIGNS: Final = (
+    *("bad_alloc", "bad allocation", "allocate", "would require more"),
+    "resource temporarily unavailable",  # no room for another thread
+)
+_MORE_MEMORY: Final = (
+    "use smaller pictures, allow more by --max-memory, or export the bundle again"
+)
 
 
 class Engine(Protocol):
@@ -62,8 +71,7 @@ class OnnxEngine:
         self._check_tensors(spec, where)
 
     def _open_session(self, data: bytes, where: str, threads: int | None) -> None:
-        import onnxruntime
-
+        onnxruntime = load_onnxruntime()
         self.name = f"onnxruntime {onnxruntime.__version__}"
         options = onnxruntime.SessionOptions()
         options.log_severity_level = FATAL
@@ -77,9 +85,17 @@ class OnnxEngine:
         )
         try:
             self._session = onnxruntime.InferenceSession(
-                data, options, providers=["CPUExecutionProvider"]
+                data,
+                options,
+                providers=["CPUExecutionProvider"],
+                enable_fallback=0,  # it would try again, and say so on our stdout
             )
         except engine_errors() as cause:
+            if _is_about_memory(cause):
+                raise BundleError(
+                    f"{where}: the model asks for more memory than there is "
+                    f"({_first_line(cause)}); {_MORE_MEMORY}"
+                ) from cause
             raise BundleError(
                 f"{where}: onnxruntime {onnxruntime.__version__} refuses the model "
                 f"({_first_line(cause)}); export the bundle again"
@@ -100,6 +116,13 @@ class OnnxEngine:
                 wanted, {self._input: images_u8}, self._run_options
             )
         except engine_errors() as cause:
+            if _is_about_memory(cause):
+                raise ImageError(
+                    "the model asks for more memory than there is for an image of "
+                    f"shape {images_u8.shape}; {_MORE_MEMORY}",
+                    code="OUT_OF_MEMORY",
+                    stage="infer",
+                ) from cause
             raise ImageError(
                 f"onnxruntime could not score an image of shape {images_u8.shape} "
                 f"({_first_line(cause)})",
@@ -134,15 +157,26 @@ class OnnxEngine:
                 )
 
 
+def _is_about_memory(cause: Exception) -> bool:
+    said = str(cause).lower()
+    return isinstance(cause, MemoryError) or any(sign in said for sign in _MEMORY_SIGNS)
+
+
 def _first_line(cause: Exception) -> str:
     return (str(cause).splitlines() or [type(cause).__name__])[0]
 
 
 def engine_errors() -> tuple[type[Exception], ...]:
-    """The exception classes of onnxruntime, which have no common base of their own."""
+    """The exception classes of onnxruntime, which have no common base of their own.
+
+    With those that its C++ exceptions become: std::bad_alloc, system_error (no more
+    threads), length_error, out_of_range, overflow_error.
+    """
+    load_onnxruntime()
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    return tuple(
+    from_cpp = (MemoryError, RuntimeError, ValueError, IndexError, OverflowError)
+    return from_cpp + tuple(
         member
         for member in vars(state).values()
         if isinstance(member, type) and issubclass(member, Exception)

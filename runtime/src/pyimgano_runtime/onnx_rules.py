@@ -1,23 +1,25 @@
 """The operator rule: what a bundle's ONNX graph may contain, read without onnx.
 
-A small walker over the protobuf wire format (field numbers from onnx.proto3) collects
-operators, domains, opset, tensors and inputs, outputs. The exporter calls the same
-function before it writes, so that what leaves is what every device accepts.
+A small walker collects operators, domains, opset, tensors and inputs, outputs. The
+exporter calls the same function before it writes, so that what leaves is what every
+device accepts.
 """
 
 from __future__ import annotations
 
 import math
-import struct
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
+from . import onnx_wire as wire
 from .errors import BundleError
+from .onnx_nodes import Attribute, node_problem
+from .onnx_tensors import SMALL, Numbers, TensorFacts, floats_of, walk_tensor
 
 # Standard operators that a detector never needs and that a hostile file could use:
 # control flow never ends or hides graphs, random breaks reproducibility, sequences and
-# optionals defeat the typed contract.
+# optionals defeat the typed contract, texts and encoded pictures have decoders inside.
 REFUSED: Final = frozenset(
     (
         *("If", "Loop", "Scan"),
@@ -26,13 +28,33 @@ REFUSED: Final = frozenset(
         *("SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase"),
         *("SequenceInsert", "SequenceLength", "SequenceMap", "SplitToSequence"),
         *("ConcatFromSequence", "Optional", "OptionalGetElement"),
-        "OptionalHasElement",
+        *("OptionalHasElement", "ImageDecoder", "TfIdfVectorizer", "RegexFullMatch"),
+        *("StringConcat", "StringNormalizer", "StringSplit"),
     )
 )
 MAX_NODES: Final = 100_000
-MAX_FILLED: Final = 16 * 1024 * 1024  # numbers that one ConstantOfShape may make
-MAX_AXES: Final = 16  # of a tensor: int64 tensors up to this size may be shapes
-_INT64: Final = 7  # TensorProto.DataType
+MAX_FILLED: Final = 16 * 1024 * 1024  # numbers that one operator may make of a constant
+# Operators that make as many numbers as an input says, and which input that is. All but
+# the first may also be told by the graph itself: a memory limit guards those.
+SIZE_INPUTS: Final = {
+    "ConstantOfShape": (0,),
+    "Expand": (1,),
+    "Tile": (1,),
+    "Pad": (1,),
+    "Resize": (2, 3),
+    "CenterCropPad": (1,),
+    "Col2Im": (1,),
+    "MaxUnpool": (2,),
+    "OneHot": (1,),
+}
+# A type's messages, and the field of each that holds the next.
+_TYPE_LEVELS: Final = (
+    (wire.TYPE, 1),
+    (wire.TENSOR_TYPE, 2),
+    (wire.SHAPE, 1),
+    (wire.DIM, 0),
+)
+_MUST_BE_CONSTANT: Final = frozenset(("ConstantOfShape",))
 
 
 @dataclass(slots=True)
@@ -50,8 +72,10 @@ class GraphFacts:
     has_subgraphs: bool = False
     has_metadata: bool = False  # doc strings or metadata_props: they carry source paths
     has_session_config: bool = False  # onnxruntime may take options from the file
-    constants: dict[str, list[int]] = field(default_factory=dict)  # small int64 tensors
-    filled_shapes: list[str] = field(default_factory=list)  # of ConstantOfShape
+    made: list[str] = field(default_factory=list)  # tensors, by what makes them
+    constants: dict[str, Numbers] = field(default_factory=dict)  # the small ones
+    sizes: list[tuple[str, str]] = field(default_factory=list)  # operator, tensor
+    ranges: list[list[str]] = field(default_factory=list)  # start, limit, delta
 
 
 def check_graph(data: bytes, where: str) -> GraphFacts:
@@ -82,15 +106,11 @@ def check_graph(data: bytes, where: str) -> GraphFacts:
         findings.append("keeps tensors outside of the file or as sparse ones")
     if facts.has_session_config:
         findings.append("carries settings for the session (ort_config)")
-    for name in facts.filled_shapes:
-        shape = facts.constants.get(name)
-        if shape is None:
-            findings.append("has a ConstantOfShape whose shape is computed")
-        elif math.prod(shape) > MAX_FILLED:
-            findings.append(
-                f"has a ConstantOfShape of {shape}, expected at most {MAX_FILLED:,} "
-                "numbers"
-            )
+    # onnxruntime would take the last of two tensors of one name.
+    twice = [name for name, count in Counter(facts.made).items() if count > 1]
+    if twice:
+        findings.append(f"makes the tensors {sorted(twice)[:5]} twice")
+    findings += _size_findings(facts)
     if findings:
         raise BundleError(
             f"{where}: {'; '.join(findings)}; a bundle holds one plain graph of "
@@ -99,65 +119,43 @@ def check_graph(data: bytes, where: str) -> GraphFacts:
     return facts
 
 
-def _fields(view: memoryview) -> Iterator[tuple[int, int, memoryview]]:
-    """Give (field number, varint value, bytes) of one protobuf message."""
-    position, end = 0, len(view)
-    while position < end:
-        key, position = _varint(view, position)
-        if key >= 1 << 32:
-            # onnxruntime's parser takes the lower 32 bits: a field that it sees and
-            # that we would pass by.
-            raise ValueError("a field number is out of range")
-        number, wire = key >> 3, key & 7
-        if wire == 0:
-            value, position = _varint(view, position)
-            yield number, value, view[:0]
-        elif wire == 2:
-            length, position = _varint(view, position)
-            if position + length > end:
-                raise ValueError("a field is longer than the file")
-            yield number, 0, view[position : position + length]
-            position += length
-        elif wire in (1, 5):
-            size = 8 if wire == 1 else 4
-            if position + size > end:
-                raise ValueError("a field is longer than the file")
-            yield number, 0, view[position : position + size]
-            position += size
+def _size_findings(facts: GraphFacts) -> list[str]:
+    findings = []
+    for operator, name in facts.sizes:
+        numbers = facts.constants.get(name)
+        if numbers is None:
+            if operator in _MUST_BE_CONSTANT:
+                findings.append(f"has a {operator} whose shape is computed")
+            continue
+        if operator == "Pad":  # before and after each axis
+            half = len(numbers) // 2
+            sides = [a + b for a, b in zip(numbers, numbers[half:], strict=False)]
         else:
-            raise ValueError(f"wire type {wire}")
-
-
-def _varint(view: memoryview, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = view[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-        if shift > 63:
-            raise ValueError("a varint is too long")
-
-
-def _text(view: memoryview) -> str:
-    return bytes(view).decode("utf-8", errors="replace")
+            sides = list(numbers)
+        # An axis has at least one number, whatever the input's size turns out to be.
+        # "not <=": NaN is refused too.
+        if not math.prod(max(abs(side), 1) for side in sides) <= MAX_FILLED:
+            findings.append(
+                f"has the operator {operator} with the size {list(numbers)}, expected "
+                f"at most {MAX_FILLED:,} numbers"
+            )
+    for names in facts.ranges:
+        told = [number for name in names for number in facts.constants.get(name, ())]
+        if len(told) == 3 and not abs(told[1] - told[0]) <= MAX_FILLED * abs(told[2]):
+            findings.append(
+                f"has a Range of {told} (start, limit, delta), expected at most "
+                f"{MAX_FILLED:,} numbers"
+            )
+    return findings
 
 
 def _walk_model(view: memoryview) -> GraphFacts:
     facts = GraphFacts()
-    for number, _, value in _fields(view):
+    for number, _, value in wire.fields(view, wire.MODEL):
         if number == 7:  # graph
             _walk_graph(value, facts)
         elif number == 8:  # opset_import
-            domain, version = "", 0
-            for key, integer, inner in _fields(value):
-                domain = _text(inner) if key == 1 else domain
-                version = integer if key == 2 else version
-            facts.domains.add(domain)
-            if domain in ("", "ai.onnx"):
-                facts.opset = version
+            _walk_opset(value, facts)
         elif number in (6, 14):  # doc_string, metadata_props
             facts.has_metadata = facts.has_metadata or len(value) > 0
             if number == 14 and b"ort_config" in bytes(value):
@@ -169,102 +167,136 @@ def _walk_model(view: memoryview) -> GraphFacts:
     return facts
 
 
+def _walk_opset(view: memoryview, facts: GraphFacts) -> None:
+    domain, version = "", 0
+    for number, integer, value in wire.fields(view, wire.OPSET):
+        domain = wire.text(value) if number == 1 else domain
+        version = integer if number == 2 else version
+    facts.domains.add(domain)
+    if domain in ("", "ai.onnx"):
+        if facts.opset:
+            raise ValueError("several opsets")
+        facts.opset = version
+
+
 def _walk_graph(view: memoryview, facts: GraphFacts) -> None:
-    initializers = set()
-    inputs = []
-    for number, _, value in _fields(view):
+    for number, _, value in wire.fields(view, wire.GRAPH):
         if number == 1:  # node
             _walk_node(value, facts)
         elif number == 5:  # initializer
-            initializers.add(_walk_tensor(value, facts))
+            tensor = _note_tensor(value, facts)
+            facts.made.append(tensor.name)
+            if tensor.numbers is not None:
+                facts.constants[tensor.name] = tensor.numbers
         elif number == 15:  # sparse_initializer
             facts.has_external_data = True
         elif number == 11:  # input
-            inputs.append(_first_text(value))
+            facts.inputs.append(_walk_value_info(value, facts))
         elif number == 12:  # output
-            facts.outputs.append(_first_text(value))
+            facts.outputs.append(_walk_value_info(value, facts))
+        elif number == 13:  # value_info
+            _walk_value_info(value, facts)
         elif number in (10, 16):  # doc_string, metadata_props
             facts.has_metadata = facts.has_metadata or len(value) > 0
-    facts.inputs += [name for name in inputs if name not in initializers]
+    facts.made += facts.inputs
 
 
-def _first_text(view: memoryview) -> str:
-    text = ""
-    for number, _, value in _fields(view):
-        text = _text(value) if number == 1 else text  # the last one counts
-    return text
+def _walk_value_info(view: memoryview, facts: GraphFacts) -> str:
+    name = ""
+    for number, _, value in wire.fields(view, wire.VALUE_INFO):
+        if number == 1:
+            name = wire.text(value)
+        elif number == 2:
+            _check_type(value)
+        elif number in (3, 4):  # doc_string, metadata_props
+            facts.has_metadata = facts.has_metadata or len(value) > 0
+    return name
+
+
+def _check_type(view: memoryview, level: int = 0) -> None:
+    """Refuse a type that is not a tensor's, or is damaged."""
+    kinds, deeper = _TYPE_LEVELS[level]
+    for number, _, value in wire.fields(view, kinds):
+        if number == deeper:
+            _check_type(value, level + 1)
 
 
 def _walk_node(view: memoryview, facts: GraphFacts) -> None:
     facts.n_nodes += 1
     if facts.n_nodes > MAX_NODES:
         raise ValueError(f"more than {MAX_NODES} nodes")
-    inputs, outputs, operators = [], [], set()
-    for number, _, value in _fields(view):
+    inputs, outputs, attributes, operator = [], [], [], ""
+    for number, _, value in wire.fields(view, wire.NODE):
         if number == 1:
-            inputs.append(_text(value))
+            inputs.append(wire.text(value))
         elif number == 2:
-            outputs.append(_text(value))
-        elif number == 4:  # op_type
-            operators.add(_text(value))
-        elif number == 7:  # domain
-            facts.domains.add(_text(value))
-        elif number == 5:  # attribute
-            _walk_attribute(value, facts, outputs)
+            outputs.append(wire.text(value))
+        elif number == 4:
+            operator = wire.text(value)
+        elif number == 7:
+            facts.domains.add(wire.text(value))
+        elif number == 5:
+            attributes.append(_walk_attribute(value, facts))
+        elif number == 8 and len(value):  # overload: of a function
+            facts.has_functions = True
         elif number in (6, 9):  # doc_string, metadata_props
             facts.has_metadata = facts.has_metadata or len(value) > 0
-    facts.operators |= operators
-    if "ConstantOfShape" in operators:
-        facts.filled_shapes += inputs[:1]
+    names = [attribute.name for attribute in attributes]
+    if len(set(names)) < len(names):
+        raise ValueError(f"a {operator} has an attribute twice")
+    reason = node_problem(operator, {a.name: a for a in attributes}, inputs, outputs)
+    if reason is not None:
+        raise ValueError(f"{operator}: {reason}")
+    facts.operators.add(operator)
+    facts.made += outputs
+    facts.sizes += [
+        (operator, inputs[place])
+        for place in SIZE_INPUTS.get(operator, ())
+        if place < len(inputs) and inputs[place]
+    ]
+    if operator == "Range":
+        facts.ranges.append(inputs)
+    if operator == "Constant":
+        if len(attributes) != 1 or len(outputs) != 1:
+            raise ValueError("a Constant has no or several values")
+        numbers = attributes[0].numbers
+        if numbers is not None:
+            facts.constants[outputs[0]] = numbers
 
 
-def _walk_attribute(view: memoryview, facts: GraphFacts, outputs: list[str]) -> None:
-    integers: list[int] = []  # a Constant's value_ints
-    for number, integer, value in _fields(view):
-        if number in (6, 11):  # g, graphs
+def _walk_attribute(view: memoryview, facts: GraphFacts) -> Attribute:
+    found, values = Attribute(), set()
+    wholes: list[int] = []
+    floats: list[float] = []
+    for number, integer, value in wire.fields(view, wire.ATTRIBUTE):
+        if number == 1:
+            found.name = wire.text(value)
+        elif number not in (13, 20):  # doc_string, type
+            values.add(number)
+        if number == 4:  # s
+            found.text = wire.text(value)
+        elif number in (6, 11):  # g, graphs
             facts.has_subgraphs = True
+        elif number == 21:  # ref_attr_name: of a function
+            facts.has_functions = True
         elif number in (22, 23):  # sparse_tensor, sparse_tensors
             facts.has_external_data = True
         elif number in (5, 10):  # t, tensors
-            _walk_tensor(value, facts, outputs)
-        elif number == 8:  # ints
-            integers += _integers(integer, value)
-    if integers and outputs:
-        facts.constants[outputs[0]] = integers
+            found.numbers = _note_tensor(value, facts).numbers
+        elif number in (3, 8) and len(wholes) <= SMALL:  # i, ints
+            wholes += wire.whole_numbers(integer, value, most=SMALL + 1)
+        elif number in (2, 7) and len(floats) <= SMALL:  # f, floats
+            floats += floats_of(value, 4, most=SMALL + 1)
+    if len(values) > 1:
+        raise ValueError(f"the attribute {found.name} has several values")
+    told = tuple(wholes or floats)
+    if 0 < len(told) <= SMALL:
+        found.numbers = told
+    return found
 
 
-def _walk_tensor(
-    view: memoryview, facts: GraphFacts, outputs: list[str] | None = None
-) -> str:
-    """Note one tensor under its own name, or as the output of a Constant."""
-    name, dtype = "", 0
-    integers: list[int] = []
-    for number, integer, value in _fields(view):
-        if number == 2:
-            dtype = integer
-        elif number == 7:  # int64_data
-            integers += _integers(integer, value)
-        elif number == 8:
-            name = _text(value)
-        elif number == 9 and len(value) <= 8 * MAX_AXES:  # raw_data
-            whole = len(value) // 8
-            integers += struct.unpack(f"<{whole}q", value[: 8 * whole])
-        elif number == 13 or (number == 14 and integer != 0):
-            facts.has_external_data = True
-        elif number == 12 and len(value):  # doc_string
-            facts.has_metadata = True
-    if dtype == _INT64 and len(integers) <= MAX_AXES:
-        facts.constants[outputs[0] if outputs else name] = integers
-    return name
-
-
-def _integers(integer: int, packed: memoryview) -> list[int]:
-    """Give the first numbers of a repeated int64 field, packed or not."""
-    if not packed:
-        return [integer]
-    numbers: list[int] = []
-    position = 0
-    while position < len(packed) and len(numbers) <= MAX_AXES:
-        number, position = _varint(packed, position)
-        numbers.append(number)
-    return numbers
+def _note_tensor(view: memoryview, facts: GraphFacts) -> TensorFacts:
+    tensor = walk_tensor(view)
+    facts.has_external_data = facts.has_external_data or tensor.is_external
+    facts.has_metadata = facts.has_metadata or tensor.has_metadata
+    return tensor

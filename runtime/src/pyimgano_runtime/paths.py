@@ -61,7 +61,13 @@ def plain_name(name: str, taken: set[str]) -> str:
 
 
 def read_listed(
-    root: Path, path: str, *, size: int | None, sha256: str | None, max_bytes: int
+    root: Path,
+    path: str,
+    *,
+    size: int | None,
+    sha256: str | None,
+    max_bytes: int,
+    allow_hard_links: bool = False,
 ) -> bytes:
     """Give the bytes of a bundle's file, proven to be the listed ones.
 
@@ -71,6 +77,7 @@ def read_listed(
         size: bytes that the list promises; None for infer_config.json itself.
         sha256: lower-case hex digest that the list promises.
         max_bytes: refuse anything larger before reading it.
+        allow_hard_links: take a file that other names lead to as well.
 
     Raises:
         BundleError: missing, a link, several links, not a regular file, wrong size
@@ -81,7 +88,7 @@ def read_listed(
         raise BundleError(
             f'{root}: the path "{path}" {reason}; export the bundle again'
         )
-    data = _read_without_links(root, path, max_bytes)
+    data = _read_without_links(root, path, max_bytes, allow_hard_links)
     if size is not None and len(data) != size:
         raise BundleError(
             f"{root / path}: {len(data)} bytes, expected {size}; "
@@ -97,7 +104,9 @@ def read_listed(
     return data
 
 
-def _read_without_links(root: Path, path: str, max_bytes: int) -> bytes:
+def _read_without_links(
+    root: Path, path: str, max_bytes: int, allow_hard_links: bool
+) -> bytes:
     """Open each component without following links, then read the file once."""
     shown = root / path
     *folders, name = path.split("/")
@@ -139,10 +148,11 @@ def _read_without_links(root: Path, path: str, max_bytes: int) -> bytes:
         os.close(handle)
         raise BundleError(f"{shown}: is not a regular file; copy the bundle again")
     with os.fdopen(handle, "rb") as stream:
-        if facts.st_nlink > 1:
+        if facts.st_nlink > 1 and not allow_hard_links:
             raise BundleError(
                 f"{shown}: has {facts.st_nlink} hard links, expected 1: it can be "
-                "changed from elsewhere; copy the bundle instead of linking it"
+                "changed from elsewhere; copy the bundle instead of linking it, or "
+                "pass --allow-hard-links on a device that stores its files that way"
             )
         if facts.st_size > max_bytes:
             raise BundleError(

@@ -55,7 +55,10 @@ def _print_category(console: Console, name: str, category: dict[str, Any]) -> No
         f"{category['counts']['test_normals']} test normals; recall "
         f"{number(metrics['recall'])}"
         if promised is not None
-        else f"{name}: threshold fixed by hand, nothing promised"
+        else f"{name}: the threshold promises no false-alarm rate; achieved "
+        f"{number(metrics['false_alarm_rate'])} on "
+        f"{category['counts']['test_normals']} test normals; recall "
+        f"{number(metrics['recall'])}"
     ]
     parity = category.get("parity")
     if parity is not None:

@@ -109,7 +109,7 @@ class CategoryResult:
 
     @property
     def promised(self) -> float | None:
-        """The false-alarm rate that the threshold promises, None for a fixed one."""
+        """The false-alarm rate that the threshold promises; None: it does not."""
         return self.settings.thresholds.provenance["image"].used_false_alarm_rate
 
     @property
@@ -207,7 +207,7 @@ def promise_words(category: CategoryResult, noun: tuple[str, str]) -> str:
     n_good, alarms = len(category.good), category.n_false_alarms
     measured = f"Measured on unseen good {noun[1]}: {share_of(alarms, n_good)}"
     if category.promised is None:
-        return f"{measured}. A threshold set by hand promises nothing."
+        return f"{measured}. This threshold promises no rate."
     promised = f"Promised: about {percent(category.promised)} of good {noun[1]} flagged"
     if n_good == 0:
         return f"{promised}. {measured}."

@@ -145,6 +145,24 @@ def test_the_rate_is_the_one_that_the_bundle_was_asked_for(
     assert own.thresholds.provenance["image"].requested_false_alarm_rate == 0.25
 
 
+def test_normals_that_break_the_bundles_promise_are_named(
+    bundle: Path, good: Path, output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def edit(document: dict[str, Any]) -> None:
+        document["categories"]["part"]["thresholds"]["image"] = 0.0
+
+    calibrate(bundle, good, output)
+    assert "FALSE_ALARMS_ABOVE_PROMISE" not in capsys.readouterr().err
+    edit_document(bundle, edit)
+    calibrate(bundle, good, output, "--force")
+    err = capsys.readouterr().err
+    assert (
+        "FALSE_ALARMS_ABOVE_PROMISE: the bundle's own threshold promises at most "
+        "20.00% false alarms, but 19 of these 19 normals reach it (95 % bounds "
+        "82.35% to 100.00%)"
+    ) in err
+
+
 def test_too_few_normals_are_warned_of(
     bundle: Path, good: Path, output: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

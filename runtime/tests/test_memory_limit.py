@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import onnxruntime
@@ -156,6 +159,40 @@ def test_a_picture_that_asks_for_too_much_is_one_error_row(
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     codes = [row["error"]["code"] for row in rows]
     assert codes == ["OUT_OF_MEMORY"] * 2
+
+
+def test_a_picture_too_large_for_the_memory_left_is_one_error_row(
+    tmp_path: Path,
+) -> None:
+    """9,000 x 9,000 pixels, within max_pixels: 243 MB decoded, from a file of 80 kB."""
+    folder = write_bundle(tmp_path / "b")
+    large = tmp_path / "large.png"
+    large.write_bytes(zeros_png(9000))
+    small = save_picture(tmp_path / "small.png", grey(1))
+    limit = show_size(least_limit(usable_cores()))
+    command = [sys.executable, "-m", "pyimgano_runtime", "infer", "--bundle"]
+    arguments = [str(folder), "--max-memory", limit, str(large), str(small)]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True)
+    assert done.returncode == 4, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["ok"] for row in rows] == [False, True]
+    assert "Traceback" not in done.stderr
+
+
+def zeros_png(side: int) -> bytes:
+    """Give a grey PNG of zeros, without holding its pixels."""
+    packer = zlib.compressobj(1)
+    rows = b"".join(packer.compress(bytes(side + 1)) for _ in range(side))
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", rows + packer.flush()), (b"IEND", b""))
+    chunks = (
+        struct.pack(">I", len(data))
+        + kind
+        + data
+        + struct.pack(">I", crc32(kind + data))
+        for kind, data in parts
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 def test_a_session_that_runs_out_of_memory_is_a_bundle_refused(

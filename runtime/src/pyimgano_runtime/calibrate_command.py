@@ -21,7 +21,12 @@ from .bundle import Bundle
 from .calibration import HeldOutScores, Origin, Rule, calibrate, small_n_message
 from .errors import ConfigError, ImageError
 from .fingerprint import fingerprint
-from .infer_config import Calibration, RateBounds, Thresholds
+from .infer_config import (
+    Calibration,
+    RateBounds,
+    ThresholdProvenance,
+    Thresholds,
+)
 from .predictor import Predictor
 from .sources import list_inputs
 from .thresholds_file import (
@@ -186,10 +191,29 @@ def calibrate_folder(
     above_old = {"image": count_bounds(held_out.image, groups, old.image)}
     if held_out.map_max is not None and old.pixel is not None:
         above_old["pixel"] = count_bounds(held_out.map_max, groups, old.pixel)
-    warnings = (*_duplicates(digests), small_n_message(new))
+    warnings = (
+        *_duplicates(digests),
+        small_n_message(new),
+        _broken_promise(old.provenance["image"], above_old["image"]),
+    )
     return Calibrated(
         *(bundle, predictor.category, old, new, calibration, above_old),
         warnings=tuple(line for line in warnings if line),
+    )
+
+
+def _broken_promise(old: ThresholdProvenance, found: RateBounds) -> str | None:
+    """Say that these normals reach the bundle's threshold more often than promised."""
+    promised = old.used_false_alarm_rate
+    if promised is None or found.by_images[0] <= promised:
+        return None
+    return (
+        f"FALSE_ALARMS_ABOVE_PROMISE: the bundle's own threshold promises "
+        f"{'about' if old.approximate else 'at most'} {promised:.2%} false alarms, but "
+        f"{found.images_above} of these {found.n_images} normals reach it (95 % bounds "
+        f"{found.by_images[0]:.2%} to {found.by_images[1]:.2%}): pictures here are "
+        "probably unlike those that calibrated it; with the new thresholds look at "
+        "recall again"
     )
 
 

@@ -70,6 +70,15 @@ def predict_files(
         except ImageError as error:
             yield error_row(str(path), predictor, error), None, None
             continue
+        except MemoryError:
+            lack = ImageError(
+                f"{path}: too large for the memory that is left; use smaller pictures "
+                "or allow more by --max-memory",
+                code="OUT_OF_MEMORY",
+                stage="decode",
+            )
+            yield error_row(str(path), predictor, lack), None, None
+            continue
         total_ms = (time.perf_counter() - start) * 1000
         ms = {"decode": decode_ms, **prediction.ms, "total": total_ms}
         yield scored_row(str(path), predictor, prediction, ms), image, prediction

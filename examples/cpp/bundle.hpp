@@ -110,8 +110,11 @@ inline Bytes read_listed(const Bundle& bundle, const string& path, const string&
   const auto entry = std::ranges::find_if(files, [&](const Json& file) {
     return file.value("path", "") == path && file.value("role", "") == role;
   });
-  static const std::regex grammar(
-      "[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*");
+  // At most 8 plain names of 120 characters, none a device of Windows.
+  static const string name =
+      "(?!(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:[./]|$))"
+      "[a-z0-9](?:[a-z0-9._-]{0,118}[a-z0-9_-])?";
+  static const std::regex grammar(name + "(?:/" + name + "){0,7}", std::regex::icase);
   if (entry == files.end() || !std::regex_match(path, grammar))
     refuse(CONFIG + ": \"" + path + "\" is no listed " + role + " inside the bundle");
   const fs::path file = bundle.root / path;

@@ -16,7 +16,11 @@ const PIXEL_RULES = {
   alpha: "drop",
   grey: "replicate",
 };
-const PATH = /^[A-Za-z0-9][A-Za-z0-9._-]*(\/[A-Za-z0-9][A-Za-z0-9._-]*)*$/;
+// At most 8 plain names of 120 characters, none a device of Windows.
+const NAME =
+  "(?!(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:[./]|$))" +
+  "[a-z0-9](?:[a-z0-9._-]{0,118}[a-z0-9_-])?";
+const PATH = new RegExp(`^${NAME}(?:/${NAME}){0,7}$`, "i");
 const UPGRADE = "take a newer reader";
 
 export class BundleError extends Error {}

@@ -58,6 +58,18 @@ TRAINING_COMMANDS = (
 RUNTIME_COMMANDS = ((), ("infer",), ("check",), ("info",), ("calibrate",))
 
 
+def detector_markdown(cls: Any) -> str:
+    """Give the options of a detector, and its presets."""
+    lines = [options_markdown(cls.Config), ""]
+    for name, values in cls.presets.items():
+        chosen = ", ".join(
+            f"`{key}` {json.dumps(list(value) if isinstance(value, tuple) else value)}"
+            for key, value in values.items()
+        )
+        lines.append(f"- preset `{name}`: {chosen}")
+    return "\n".join(lines)
+
+
 def options_markdown(cls: Any) -> str:
     """Give the table of an options dataclass."""
     lines = ["| option | default | meaning |", "|---|---|---|"]
@@ -196,7 +208,7 @@ def blocks() -> dict[str, Callable[[], str]]:
             table[f"schema-{name}"] = lambda name=name: schema_markdown(schema, name)
     for name in DETECTORS:
         cls = detector_class(name)
-        table[f"options-{name}"] = lambda cls=cls: options_markdown(cls.Config)
+        table[f"options-{name}"] = lambda cls=cls: detector_markdown(cls)
     return table
 
 

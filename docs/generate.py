@@ -46,6 +46,7 @@ TRAINING_COMMANDS = (
     ("manifest", "split"),
     ("preflight",),
     ("train",),
+    ("infer",),
     ("bundle",),
     ("bundle", "export"),
     ("bundle", "verify"),

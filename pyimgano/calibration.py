@@ -18,9 +18,8 @@ from pyimgano_runtime.calibration import (
     SCORE_TOLERANCE_REL,
     HeldOutScores,
     Origin,
-    PooledPixels,
     Scores,
-    quantile_rank,
+    TopPixels,
     score_summary,
     stored_scores,
 )
@@ -35,55 +34,6 @@ from .detectors.feature_detector import FeatureDetector, FeatureSet
 from .detectors.interface import FitContext
 
 ABOVE_PROMISE: Final = "FALSE_ALARMS_ABOVE_PROMISE"
-
-
-class TopPixels:
-    """The largest pixels of many maps: enough for their exact pooled quantile.
-
-    Of N pixels in all, the quantile q is the (N - ceil(q N) + 1)-th largest: as many
-    values are kept, at most twice as many at a time, whatever the number of maps.
-    """
-
-    def __init__(self, quantile: float, n_maps: int) -> None:
-        self._quantile = quantile
-        self._n_maps = n_maps
-        self._n_seen = 0
-        self._n_pixels = 0  # of all maps, known from the first one on
-        self._n_kept = 0
-        self._largest = np.empty(0, dtype=np.float32)
-
-    def add(self, anomaly_map: npt.NDArray[np.float32]) -> None:
-        """Count one map (h, w)."""
-        values = np.asarray(anomaly_map, dtype=np.float32).ravel()
-        if not self._n_seen:
-            self._n_pixels = self._n_maps * values.size
-            rank = quantile_rank(self._n_pixels, self._quantile)
-            self._n_kept = self._n_pixels - rank + 1
-        self._n_seen += 1
-        self._largest = np.concatenate([self._largest, self._top(values)])
-        if len(self._largest) > 2 * self._n_kept:
-            self._largest = self._top(self._largest)
-
-    def result(self) -> PooledPixels:
-        """Give the quantile of all maps.
-
-        Raises:
-            ValueError: not as many maps were added as were announced.
-        """
-        if self._n_seen != self._n_maps:
-            raise ValueError(f"{self._n_seen} of {self._n_maps} maps were added")
-        kept = self._top(self._largest)
-        return PooledPixels(
-            quantile=self._quantile,
-            value=float(kept.min()),
-            n_pixels=self._n_pixels,
-            largest=float(kept.max()),
-        )
-
-    def _top(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        if len(values) <= self._n_kept:
-            return values
-        return np.partition(values, len(values) - self._n_kept)[-self._n_kept :]
 
 
 @torch.no_grad()

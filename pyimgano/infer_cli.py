@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +55,10 @@ if TYPE_CHECKING:
     help="Hyper-parameters of --model; they win over the preset.",
 )
 @click.option(
-    "--infer-category", "category", help="Which category, where there are several."
+    "--infer-category",
+    "--category",
+    "category",
+    help="Which category, where there are several.",
 )
 @click.option(
     "--device",
@@ -148,6 +153,7 @@ def _judge(
     save_overlays: str | None,
     force: bool,
 ) -> int:
+    from pyimgano_runtime.bundle import unlisted_warnings
     from pyimgano_runtime.row_output import PictureSaver, RowWriter, write_rows
     from pyimgano_runtime.sources import list_inputs
 
@@ -159,18 +165,58 @@ def _judge(
         sys.stdout.reconfigure(errors="backslashreplace")  # any file name can be shown
     writer = RowWriter(output, force=force)
     paths = list_inputs(inputs)
+    _refuse_outputs(output, save_maps, save_overlays, force)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_exit_on_sigterm())
         workspace = stack.enter_context(
             tempfile.TemporaryDirectory(prefix="pyimgano-infer-")
         )
         with TerminalProgress() as progress:
             source = open_source(options, Path(workspace), progress)
-            predictor = open_predictor(make_plan(source, options), paths)
+            plan = make_plan(source, options)
+            predictor = open_predictor(plan, paths)
+    if plan.bundle is not None:
+        for line in unlisted_warnings(plan.bundle.unlisted_files()):
+            _say(line)
     for warning in source.fit_warnings:
         _say(f"warning: {warning}")
     saver = PictureSaver(save_maps, save_overlays, predictor, force=force)
     tally = write_rows(predictor, paths, writer, saver, say=_say)
     return EXIT_FAILED if tally.failed else 0
+
+
+def _refuse_outputs(
+    output: str | None, save_maps: str | None, save_overlays: str | None, force: bool
+) -> None:
+    """Refuse before a fit what could only be refused after it.
+
+    Raises:
+        ConfigError: an output that cannot be written.
+    """
+    from pyimgano_runtime.atomic import refuse_existing
+    from pyimgano_runtime.errors import ConfigError
+
+    if output is not None and not Path(output).absolute().parent.is_dir():
+        raise ConfigError(
+            f"--output {output}: its folder does not exist; make it, or name a file in "
+            "a folder that does"
+        )
+    for folder in (save_maps, save_overlays):
+        if folder is not None:
+            refuse_existing(Path(folder), force=force)
+
+
+@contextlib.contextmanager
+def _exit_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM leave the block as an exception, so that it is cleaned up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _say(line: str) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Final
@@ -75,12 +75,16 @@ def sign_folder(root: Path, key: Path, output: Path, *, force: bool) -> None:
 
 
 def check_signature(
-    root: Path, listed: Sequence[str], signature: Path, public_key: Path
+    root: Path, read: Mapping[str, str], signature: Path, public_key: Path
 ) -> str:
     """Give one sentence about a signature that is good.
 
+    The library reads the folder once more, and somebody may have exchanged it since
+    the caller did: the bytes that the caller judged must be those that were signed.
+
     Args:
-        listed: files that the signature must cover, infer_config.json among them.
+        read: sha256 of every file as the caller read or lists it, infer_config.json
+            among them; exactly these must be signed.
 
     Raises:
         BundleError: the folder is not what was signed, or not by this key; one
@@ -92,7 +96,7 @@ def check_signature(
         from model_signing import verifying
     except ImportError as cause:
         raise ConfigError(_NEEDS) from cause
-    document = _read_signature(signature)
+    data, document = _read_signature(signature)
     config = verifying.Config()
     try:
         config.use_elliptic_key_verifier(public_key=public_key)
@@ -104,8 +108,11 @@ def check_signature(
             f"expected {_CURVES}"
         ) from cause
     try:
-        with redirect_stdout(sys.stderr):  # the library warns of old files by print
-            config.verify(root, signature)
+        with tempfile.TemporaryDirectory() as folder:
+            same = Path(folder, "signature")  # as it was read, whatever lies there now
+            same.write_bytes(data)
+            with redirect_stdout(sys.stderr):  # it warns of old files by print
+                config.verify(root, same)
     except InvalidSignature as cause:
         raise _other_key(signature, public_key) from cause
     except ValueError as cause:
@@ -121,17 +128,53 @@ def check_signature(
         ) from cause
     except (TypeError, LookupError, AttributeError) as cause:
         raise _broken(signature, cause) from cause
-    names = [resource["name"] for resource in _signed_resources(document)]
-    left_out = [path for path in listed if not _is_covered(path, names)]
-    if left_out:
+    problems = signed_otherwise(_signed_resources(document), read)
+    if problems:
         raise BundleError(
-            f"{signature}: does not cover {', '.join(left_out[:3])}; sign the bundle "
-            'again by "pyimgano bundle sign"'
+            f"{signature}: {'; '.join(problems)}; copy the bundle and its signature "
+            'again, or sign it again by "pyimgano bundle sign"'
         )
     return f"{signature}: every file is what the owner of {public_key} signed"
 
 
-def _read_signature(path: Path) -> Any:
+def signed_otherwise(
+    resources: Sequence[Mapping[str, str]], read: Mapping[str, str]
+) -> list[str]:
+    """Say how the files that were signed differ from those that were read.
+
+    Args:
+        resources: name, algorithm and digest of each file, as a signature holds them.
+        read: sha256 of each file.
+    """
+    names = {resource["name"] for resource in resources}
+    known = [r for r in resources if r["name"] in read]
+    foreign = [r for r in known if r["algorithm"] != "sha256"]
+    changed = [r for r in known if r not in foreign and r["digest"] != read[r["name"]]]
+    problems = []
+    left_out = [path for path in read if path not in names]
+    if left_out:
+        problems.append(f"does not cover {_some(left_out)}")
+    if changed:
+        problems.append(
+            f"signs other bytes of {_some([r['name'] for r in changed])} than were "
+            "read here"
+        )
+    if foreign:
+        problems.append(
+            f"names {foreign[0]['name']} by {foreign[0]['algorithm']}, expected sha256"
+        )
+    more = sorted(names - set(read))
+    if more:
+        problems.append(f"signs {_some(more)}, which is not listed")
+    return problems
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _read_signature(path: Path) -> tuple[bytes, Any]:
+    """Give a signature file's bytes and what they say."""
     try:
         if path.stat().st_size > MAX_SIGNATURE_BYTES:
             raise BundleError(
@@ -144,7 +187,7 @@ def _read_signature(path: Path) -> Any:
             f"{path}: the signature cannot be read ({cause.strerror}); copy it again"
         ) from cause
     try:
-        return parse_json(data, str(path), error=BundleError)
+        return data, parse_json(data, str(path), error=BundleError)
     except BundleError as cause:
         raise _broken(path, cause) from cause
 
@@ -175,9 +218,7 @@ def _differences(root: Path, document: Any) -> str:
         "added": sorted(set(found) - set(signed)),
     }
     return "; ".join(
-        f"{kind}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
-        for kind, names in kinds.items()
-        if names
+        f"{kind}: {_some(names)}" for kind, names in kinds.items() if names
     )
 
 
@@ -187,11 +228,6 @@ def _has_sha256(path: Path, resource: dict[str, str]) -> bool:
     if resource["algorithm"] != "sha256":
         return True  # cannot be told here
     return hashlib.sha256(path.read_bytes()).hexdigest() == resource["digest"]
-
-
-def _is_covered(path: str, names: Sequence[str]) -> bool:
-    # Of a file signed in pieces, each is named "path:start:end"; paths have no colon.
-    return any(name == path or name.startswith(f"{path}:") for name in names)
 
 
 def _other_key(signature: Path, public_key: Path) -> BundleError:

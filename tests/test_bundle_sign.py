@@ -15,7 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from bundle_copies import copy_of, edit_json, set_threshold
 from conftest import CommandResult, Exported
+from pyimgano.signing import check_signature, signed_otherwise
 from pyimgano_runtime.bundle import open_bundle
+from pyimgano_runtime.errors import BundleError
 
 Run = Callable[..., CommandResult]
 Export = Callable[[str], Exported]
@@ -365,6 +367,63 @@ def test_a_signature_that_leaves_the_document_out_is_refused(
     done = verify()
     assert done.code == 2
     assert "does not cover infer_config.json" in signature_finding(done)
+
+
+def test_a_folder_that_was_exchanged_after_it_was_read_is_refused(
+    bundle: Path, key: Path, run_cli: Run
+) -> None:
+    opened = open_bundle(bundle)
+    read = {entry.path: entry.sha256 for entry in opened.config.files}
+    read["infer_config.json"] = opened.sha256
+    set_threshold(bundle, 1e6)  # between the reading and the check
+    assert run_cli("bundle", "sign", bundle, "--key", key).code == 0
+    with pytest.raises(BundleError, match=r"other bytes of infer_config\.json than"):
+        check_signature(
+            bundle, read, bundle.with_name("Größe 7.sig"), key.with_suffix(".pub")
+        )
+
+
+@pytest.mark.parametrize(
+    ("signed", "expected"),
+    [
+        ([("a", "sha256", "11"), ("b", "sha256", "22")], []),
+        ([("a", "sha256", "11")], ["does not cover b"]),
+        ([("a", "sha256", "33"), ("b", "sha256", "44")], ["signs other bytes of a, b"]),
+        (
+            [("a", "sha256", "11"), ("a", "sha256", "33"), ("b", "sha256", "22")],
+            ["signs other bytes of a"],
+        ),
+        (
+            [("a", "sha256", "11"), ("b", "sha256", "22"), ("c", "sha256", "55")],
+            ["signs c, which is not listed"],
+        ),
+        (
+            [("a", "blake2b", "11"), ("b", "sha256", "22")],
+            ["names a by blake2b, expected sha256"],
+        ),
+        (
+            [("a", "sha256", "11"), ("b:0:9", "sha256", "22")],
+            ["does not cover b", "signs b:0:9, which is not listed"],
+        ),
+    ],
+)
+def test_what_is_signed_is_held_against_what_was_read(
+    signed: list[tuple[str, str, str]], expected: list[str]
+) -> None:
+    resources = [
+        {"name": name, "algorithm": algorithm, "digest": digest}
+        for name, algorithm, digest in signed
+    ]
+    found = signed_otherwise(resources, {"a": "11", "b": "22"})
+    assert len(found) == len(expected)
+    assert all(f.startswith(e) for f, e in zip(found, expected, strict=True))
+
+
+def test_a_model_whose_signature_is_bad_is_never_run(bundle: Path, verify: Run) -> None:
+    done = verify(public=write_key(bundle.parent, "other").with_suffix(".pub"))
+    assert done.code == 2
+    assert " graph " not in done.stdout
+    assert "were not run: the signature was refused" in done.stdout
 
 
 def test_a_signature_that_is_gone_is_refused(bundle: Path, verify: Run) -> None:

@@ -177,6 +177,15 @@ def test_the_expected_sha256_is_held_against_the_document(
     assert f"infer_config.json has {digest}, expected {'0' * 64}" in done.stdout
 
 
+def test_a_model_of_another_release_is_never_run(made: Exported, verify: Run) -> None:
+    done = verify(made.bundle, "--run", made.run, "--expect-sha256", "0" * 64)
+    assert done.code == 2
+    (line,) = [s for s in done.stdout.splitlines() if "were not run" in s]
+    assert "graphs, goldens and parity were not run: the sha256 was refused" in line
+    whats = {line.split()[1] for line in lines(done, "ok")}
+    assert whats == {"document", "files"}
+
+
 @pytest.mark.parametrize("text", ["", "abc", "g" * 64, "0" * 64 + "\n"])
 def test_a_wrong_expected_sha256_is_a_usage_error(
     text: str, made: Exported, verify: Run
@@ -212,6 +221,21 @@ def test_a_listed_model_that_onnx_finds_invalid_is_refused(
     done = verify(bundle)
     assert done.code == 2
     assert "onnx finds it invalid" in lines(done, "FAILED")[0]
+
+
+def test_a_listed_model_that_protobuf_cannot_parse_is_refused(
+    bundle: Path, verify: Run
+) -> None:
+    path = next((bundle / "models").iterdir())
+    model = onnx.load(path)
+    model.graph.name = "gg"
+    data = model.SerializeToString()
+    assert data.count(b"\x12\x02gg") == 1
+    # The name becomes a quantization_annotation (field 14), which "gg" is none of.
+    replace_model(bundle, path, data.replace(b"\x12\x02gg", b"\x72\x02gg"))
+    done = verify(bundle)
+    assert done.code == 2
+    assert "cannot be parsed by onnx (Error parsing" in lines(done, "FAILED")[0]
 
 
 def replace_model(bundle: Path, path: Path, data: bytes) -> None:
@@ -289,9 +313,14 @@ def test_a_golden_that_disagrees_fails(bundle: Path, verify: Run) -> None:
 def test_a_refusal_outweighs_a_disagreement(bundle: Path, verify: Run) -> None:
     def change(document: dict[str, Any]) -> None:
         document["parity"]["goldens"][1]["score"] *= 1.001
+        document["parity"]["tolerances"]["score_rel"] = 1e-4
 
     edit_document(bundle, change)
-    assert verify(bundle, "--expect-sha256", "0" * 64).code == 2
+    done = verify(bundle)
+    assert done.code == 2
+    assert [line.split()[1] for line in lines(done, "FAILED")] == [
+        *("tolerances", "goldens"),
+    ]
 
 
 def test_a_checkpoint_that_scores_otherwise_fails(
@@ -303,6 +332,11 @@ def test_a_checkpoint_that_scores_otherwise_fails(
         if tensor.is_floating_point():
             tensor.mul_(1.01)
     save_detector(detector, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    edit_json(
+        run / "report.json",
+        lambda report: report["categories"]["bracket"].update(checkpoint_sha256=digest),
+    )
     done = verify(bundle, "--run", run)
     assert done.code == 1
     golden, held_out = lines(done, "FAILED")

@@ -45,7 +45,7 @@ def manifest(tmp_path: Path) -> Path:
 @pytest.fixture
 def labelled(tmp_path: Path) -> Path:
     """Other parts: 6 normals and 6 defects, beside the config."""
-    return write_dataset(
+    manifest = write_dataset(
         tmp_path / "labelled",
         n_train=0,
         n_test_normal=6,
@@ -53,6 +53,10 @@ def labelled(tmp_path: Path) -> Path:
         size=(48, 48),
         seed=77,
         with_splits=False,
+    )
+    rows = read_rows(manifest)
+    return write_manifest(
+        manifest, [row | {"group_id": f"other-{row['group_id']}"} for row in rows]
     )
 
 
@@ -277,6 +281,22 @@ def test_pictures_that_train_calibrate_or_test_are_refused_by_their_bytes(
         assert f"has the bytes of a picture of {split} (" in done.stderr
     assert "no defects" in done.stderr  # all at once
     assert "4 problems" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_labelled_pictures_of_a_part_that_is_used_otherwise_are_refused(
+    manifest: Path, labelled: Path, tmp_path: Path, train: Train
+) -> None:
+    rows = read_rows(labelled)
+    for row, split in zip(rows, ("train", "val", "test"), strict=False):
+        row["group_id"] = rows_of(manifest, split)[0].group_id
+    write_manifest(labelled, [row for row in rows if row["label"] == 0])
+    done = train(manifest, method="best_f1", labelled_manifest=str(labelled))
+    assert done.code == 2
+    for row, split in zip(rows, ("train", "val", "test"), strict=False):
+        shown = f'is of group "{row["group_id"]}", as a picture of {split} ('
+        assert shown in done.stderr
+    assert "no defects" in done.stderr  # all at once
     assert not (tmp_path / "run").exists()
 
 

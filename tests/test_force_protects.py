@@ -83,6 +83,38 @@ def test_export_keeps_the_run_that_it_reads(
     assert files_in(run) == before
 
 
+@pytest.mark.parametrize("force", [(), ("--force",)])
+@pytest.mark.parametrize(
+    "output",
+    [
+        *("categories/bracket", "checkpoints", "artifacts", "artifacts/new"),
+        *("elsewhere", "bundle/more", "other/../categories"),
+    ],
+)
+def test_export_writes_nothing_into_its_run(
+    output: str,
+    force: tuple[str, ...],
+    exported: Callable[[str], Exported],
+    tmp_path: Path,
+    run_cli: Run,
+) -> None:
+    run = copy_of_run(exported("pixel_stats"), tmp_path / "run")
+    before = files_in(run)
+    done = run_cli("bundle", "export", "--run", run, "--output", run / output, *force)
+    assert done.code == 2
+    assert f"lies in the run {run}, which it would change" in done.stderr
+    assert files_in(run) == before
+
+
+def test_export_replaces_the_bundle_that_train_made_in_the_run(
+    exported: Callable[[str], Exported], tmp_path: Path, run_cli: Run
+) -> None:
+    run = copy_of_run(exported("pixel_stats"), tmp_path / "run")
+    command = ["bundle", "export", "--run", run, "--output", run / "bundle"]
+    assert run_cli(*command, "--goldens", "none").code == 0
+    assert run_cli(*command, "--goldens", "none", "--force").code == 0
+
+
 @pytest.mark.parametrize("output", [".", "run", "bundle"])
 def test_benchmark_keeps_the_run_and_the_bundle_that_it_compares(
     output: str, exported: Callable[[str], Exported], tmp_path: Path, run_cli: Run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -124,14 +125,101 @@ def test_a_threshold_flag_wins_and_the_rows_say_so(
     assert {row["label"] for row in rows} == {"anomaly"}
 
 
-def test_another_checkpoint_wins_over_the_documents(
+def test_another_model_needs_a_threshold_of_its_own(
     run_cli: Run, two_parts: Exported, document: Path, pictures: list[Path]
 ) -> None:
     other = two_parts.run / "checkpoints" / "connector" / "model.safetensors"
     command = ["infer", "--infer-config", document, "--infer-category", "bracket"]
+    refused = run_cli(*command, "--checkpoint", other, *pictures)
+    assert refused.code == 2
+    assert "is another model than the one whose calibration stands" in refused.stderr
     own = rows_of(run_cli(*command, *pictures))
-    changed = rows_of(run_cli(*command, "--checkpoint", other, *pictures))
-    assert [row["score"] for row in own] != [row["score"] for row in changed]
+    chosen = ["--checkpoint", other, "--threshold", "2.5"]
+    rows = rows_of(run_cli(*command, *chosen, *pictures))
+    assert [row["score"] for row in own] != [row["score"] for row in rows]
+    assert {row["p_value"] for row in rows} == {None}
+    assert {row["threshold_source"] for row in rows} == {"--threshold"}
+    printed = effective(run_cli, *command[1:], *chosen)
+    assert printed["checkpoint"]["path"] == str(other)
+    assert printed["origins"]["model.options.sigma_px"] == "flag"
+    assert printed["thresholds"]["pixel"] is None
+
+
+def test_the_documents_own_checkpoint_may_lie_elsewhere(
+    run_cli: Run, document: Path, pictures: list[Path], tmp_path: Path
+) -> None:
+    run = document.parent.parent
+    moved = shutil.copy(run / "checkpoints" / "bracket" / "model.safetensors", tmp_path)
+    lost = shutil.copy(document, tmp_path)
+    command = ["infer", "--infer-config", lost, "--infer-category", "bracket"]
+    assert run_cli(*command, *pictures).code == 2
+    rows = rows_of(run_cli(*command, "--checkpoint", moved, *pictures))
+    assert {row["threshold_source"] for row in rows} == {"run: conformal"}
+    assert all(row["p_value"] is not None for row in rows)
+
+
+def test_a_run_whose_checkpoint_was_swapped_is_refused_everywhere(
+    run_cli: Run, two_parts: Exported, pictures: list[Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(two_parts.run, run)
+    own = run / "checkpoints" / "bracket" / "model.safetensors"
+    shutil.copy(run / "checkpoints" / "connector" / "model.safetensors", own)
+    rest = ["--infer-category", "bracket", *pictures]
+    for command in (
+        ["infer", "--from-run", run, *rest],
+        ["infer", "--infer-config", run / "artifacts", *rest],
+        ["bundle", "export", "--run", run, "--output", tmp_path / "b"],
+        ["bundle", "verify", two_parts.bundle, "--run", run],
+        [
+            *("benchmark", "--run", run, "--bundle", two_parts.bundle),
+            *("--output", tmp_path / "bench"),
+        ],
+    ):
+        done = run_cli(*command)
+        assert done.code == 2, command
+        assert "the checkpoint was changed" in done.stdout + done.stderr, command
+
+
+def test_only_the_checkpoint_that_is_needed_must_be_there(
+    run_cli: Run, two_parts: Exported, pictures: list[Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(two_parts.run, run)
+    shutil.rmtree(run / "checkpoints" / "connector")
+    command = ["infer", "--from-run", run, "--infer-category"]
+    assert len(rows_of(run_cli(*command, "bracket", *pictures))) == len(pictures)
+    missing = run_cli(*command, "connector", *pictures)
+    assert missing.code == 2
+    assert "the checkpoint cannot be read" in missing.stderr
+
+
+def test_a_score_on_the_threshold_is_no_disagreement_of_engines(
+    run_cli: Run, two_parts: Exported, pictures: list[Path]
+) -> None:
+    rest = ["--infer-category", "bracket", pictures[0]]
+    score = rows_of(run_cli("infer", "--from-run", two_parts.run, *rest))[0]["score"]
+    command = ["infer", "--from-run", two_parts.run, "--engine", "onnx"]
+    for threshold in (score * 0.999999, score, score * 1.000001):
+        assert run_cli(*command, "--threshold", f"{threshold}", *rest).code == 0
+
+
+def test_a_document_that_is_a_pipe_is_refused_not_waited_for(
+    run_cli: Run, pictures: list[Path], tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "infer_config.json")
+    done = run_cli("infer", "--infer-config", tmp_path, *pictures)
+    assert done.code == 2
+    assert "is no regular file" in done.stderr
+
+
+def test_a_file_that_a_bundle_does_not_list_is_named(
+    run_cli: Run, two_parts: Exported, pictures: list[Path], tmp_path: Path
+) -> None:
+    bundle = Path(shutil.copytree(two_parts.bundle, tmp_path / "b"))
+    (bundle / "junk.txt").write_text("?")
+    command = ["infer", "--infer-config", bundle, "--infer-category", "bracket"]
+    assert "junk.txt is in the bundle folder" in run_cli(*command, *pictures).stderr
 
 
 def test_a_damaged_picture_is_one_error_row_and_exit_1(
@@ -284,12 +372,41 @@ def test_the_effective_config_of_a_fit_is_known_before_the_fit(
         *("--model", "patchcore", "--train-dir", good, "--preset", "fast"),
         *("--model-kwargs", '{"sigma_px": 2}'),
     )
-    assert printed["model"]["options"]["bank_size"] == 500
+    assert printed["model"]["options"]["bank_size"] == 1000
     assert printed["model"]["options"]["sigma_px"] == 2
     assert printed["thresholds"] is None
     assert printed["origins"]["model.options.bank_size"] == "flag"  # by --preset
     assert printed["origins"]["model.options.sigma_px"] == "flag"
     assert printed["origins"]["model.options.neighbours"] == "default"
+
+
+def test_the_effective_config_of_a_fit_shows_the_threshold_of_its_flag(
+    run_cli: Run, good: Path
+) -> None:
+    fit = ["--model", "pixel_stats", "--train-dir", good]
+    printed = effective(run_cli, *fit, "--threshold", "3")
+    assert printed["thresholds"] == {"image": 3.0}
+    assert printed["origins"]["thresholds.image"] == "flag"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--engine", "onnx", "--device", "cuda"],
+        ["--thresholds", "none.json"],
+        ["--train-dir", "/none"],
+    ],
+    ids=lambda wrong: wrong[0],
+)
+def test_the_effective_config_of_a_fit_refuses_what_the_fit_would(
+    run_cli: Run, good: Path, pictures: list[Path], wrong: list[str]
+) -> None:
+    fit = ["infer", "--model", "pixel_stats", "--train-dir", good, *wrong]
+    printed = run_cli(*fit, "--print-effective-config")
+    real = run_cli(*fit, *pictures)
+    assert printed.code == real.code == 2
+    assert printed.stderr == real.stderr
+    assert printed.stdout == real.stdout == ""
 
 
 def test_the_effective_config_of_a_bundle_names_its_graph(
@@ -337,8 +454,24 @@ CONTRADICTIONS = {
         "--threshold, --thresholds: give one of them",
     ),
     "a root without a document": (
-        ["--from-run", "r", "--checkpoint-root", "d"],
-        "--checkpoint-root: goes with --infer-config only",
+        ["--model", "p", "--train-dir", "t", "--checkpoint-root", "d"],
+        "--checkpoint-root: goes with --infer-config and --from-run only",
+    ),
+    "a thresholds file for a run": (
+        ["--from-run", "r", "--thresholds", "t.json"],
+        "belongs to a bundle's scores",
+    ),
+    "a threshold that float32 cannot hold": (
+        ["--from-run", "r", "--threshold", "1e39"],
+        "a number that float32 can hold",
+    ),
+    "a category of two lines": (
+        ["--model", "p", "--train-dir", "t", "--infer-category", "a\nb"],
+        "--infer-category: found the name",
+    ),
+    "a category without a name": (
+        ["--from-run", "r", "--infer-category", ""],
+        "--infer-category: found the name",
     ),
     "a threshold that is no number": (
         ["--from-run", "r", "--threshold", "nan"],

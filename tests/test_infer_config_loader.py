@@ -13,7 +13,7 @@ import pytest
 from conftest import Exported
 from pyimgano.inference.config import load_infer_config, select_infer_category
 from pyimgano_runtime.bundle import open_bundle
-from pyimgano_runtime.errors import BundleError
+from pyimgano_runtime.errors import BundleError, ConfigError
 from pyimgano_runtime.infer_config import InferConfig, RunConfig
 
 Edit = Callable[[dict[str, Any]], object]
@@ -91,14 +91,14 @@ def test_the_only_category_need_not_be_named(document: Path) -> None:
 def test_several_categories_and_none_named_is_refused_with_their_names(
     document: Path,
 ) -> None:
-    with pytest.raises(BundleError, match=r"2 categories.*: bracket, connector"):
+    with pytest.raises(ConfigError, match=r"2 categories.*: bracket, connector"):
         select_infer_category(load_infer_config(document))
 
 
 def test_an_unknown_category_is_refused_with_the_one_that_was_meant(
     document: Path,
 ) -> None:
-    with pytest.raises(BundleError, match=r'did you mean "bracket".*connector'):
+    with pytest.raises(ConfigError, match=r'did you mean "bracket".*connector'):
         select_infer_category(load_infer_config(document), "braket")
 
 

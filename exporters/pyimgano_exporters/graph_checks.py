@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 
 from pyimgano_runtime.engine import OnnxEngine
 from pyimgano_runtime.errors import BundleError, ExportError, ImageError
@@ -29,7 +30,7 @@ def check_exported(data: bytes, spec: ModelSpec, where: str) -> None:
     Raises:
         ExportError: every rule that is broken.
     """
-    findings = []
+    findings: list[str] = []
     try:
         facts = check_graph(data, where)
     except BundleError as error:
@@ -38,7 +39,19 @@ def check_exported(data: bytes, spec: ModelSpec, where: str) -> None:
         findings.append("carries doc strings or metadata, which hold source paths")
     if facts.opset != spec.opset:
         findings.append(f"has opset {facts.opset}, expected {spec.opset}")
-    model = onnx.load_model_from_string(data)
+    findings += _judged_by_onnx(data, spec)
+    if not findings:
+        findings += _run_shapes(data, spec, where)
+    if findings:
+        raise ExportError(f"{where}: the exported graph " + "; it ".join(findings))
+
+
+def _judged_by_onnx(data: bytes, spec: ModelSpec) -> list[str]:
+    try:
+        model = onnx.load_model_from_string(data)
+    except DecodeError as error:  # our own walker skips the fields that it needs not
+        return [f"cannot be parsed by onnx ({error})"]
+    findings = []
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -51,10 +64,7 @@ def check_exported(data: bytes, spec: ModelSpec, where: str) -> None:
         wanted = [(t.name, TYPES[t.dtype]) for t in tensors]
         if found != wanted:
             findings.append(f"has {found}, expected {wanted}")
-    if not findings:
-        findings += _run_shapes(data, spec, where)
-    if findings:
-        raise ExportError(f"{where}: the exported graph " + "; it ".join(findings))
+    return findings
 
 
 def _run_shapes(data: bytes, spec: ModelSpec, where: str) -> list[str]:

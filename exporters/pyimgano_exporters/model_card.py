@@ -49,10 +49,10 @@ def _category_lines(config: InferConfig, name: str) -> list[str]:
     lines.append(f"- Data fingerprint: `{training['data_fingerprint']}`")
     for kind, provenance in category.thresholds.provenance.items():
         value = getattr(category.thresholds, kind)
+        sentence = describe_threshold(provenance)
         lines.append(
             f"- {kind.capitalize()} threshold {value:.6g}: "
-            f"{describe_threshold(provenance)}"
-            + (_APPROXIMATE if provenance.approximate else "")
+            f"{sentence}" + (_APPROXIMATE if "promises about" in sentence else "")
         )
     for warning in training.get("warnings", []):
         lines.append(f"- Warning: {warning}")

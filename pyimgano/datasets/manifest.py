@@ -23,9 +23,9 @@ from typing import Any, Final
 
 from pyimgano_runtime._reader import Fields, Problem, nearest, parse_json
 from pyimgano_runtime.errors import DatasetError
+from pyimgano_runtime.sources import PICTURE_SUFFIXES
 
 from .issues import IssueLog
-from .layouts.folder_pictures import PICTURE_SUFFIXES
 from .rows import MASK_ABOVE, ManifestRow
 
 SPLITS: Final = ("train", "val", "test")

@@ -114,6 +114,15 @@ def save_detector(detector: Any, path: Path) -> None:
     write_bytes(path, save(tensors, {METADATA_KEY: json.dumps(facts, sort_keys=True)}))
 
 
+def checkpoint_sha256(path: Path) -> str:
+    """Give the digest of a checkpoint, to name it in a document.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    return hashlib.sha256(_read_checkpoint(path)).hexdigest()
+
+
 def load_detector(path: Path, *, sha256: str | None = None) -> Any:
     """Give the fitted detector of a checkpoint, without any other file.
 
@@ -131,13 +140,7 @@ def load_detector(path: Path, *, sha256: str | None = None) -> Any:
 
     from pyimgano.backbones.interface import WeightsInfo
 
-    try:
-        data = path.read_bytes()
-    except OSError as cause:
-        raise ConfigError(
-            f"{path}: the checkpoint cannot be read ({cause.strerror}); check the "
-            "path, or train again"
-        ) from cause
+    data = _read_checkpoint(path)
     found = hashlib.sha256(data).hexdigest()
     if sha256 is not None and found != sha256:
         raise ConfigError(
@@ -170,6 +173,16 @@ def load_detector(path: Path, *, sha256: str | None = None) -> Any:
         return detector
     except (RuntimeError, AttributeError, TypeError) as cause:
         raise ConfigError(f"{path}: its tensors do not fit {name} ({cause})") from cause
+
+
+def _read_checkpoint(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as cause:
+        raise ConfigError(
+            f"{path}: the checkpoint cannot be read ({cause.strerror}); expected a "
+            "model.safetensors of a run: check the path, or train again"
+        ) from cause
 
 
 def _metadata(data: bytes, path: Path) -> Any:

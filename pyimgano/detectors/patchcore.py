@@ -68,7 +68,7 @@ class PatchCore(FeatureDetector):
     Config: ClassVar[type[Any]] = PatchCoreConfig
     needs_weights = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "fast": {"bank_size": 500, "image_size": (224, 224)},
+        "fast": {"bank_size": 1000},
         "fine": {"bank_size": 4000, "image_size": (384, 384)},
     }
 

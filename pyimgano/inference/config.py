@@ -32,6 +32,8 @@ def load_infer_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     file = Path(path)
     if file.is_dir():
         file = file / FILE_NAME
+    if file.exists() and not file.is_file():  # a FIFO would be waited for
+        raise BundleError(f"{file}: is no regular file, expected {FILE_NAME}")
     payload = read_json(file, error=BundleError)
     return parse_document(payload, str(file)).to_dict()
 
@@ -50,7 +52,7 @@ def select_infer_category(
     """Give the document with one category only: the named one, or the only one.
 
     Raises:
-        BundleError: several and none named, or an unknown name; both list them.
+        ConfigError: several and none named, or an unknown name; both list them.
     """
     name = choose_category(list(payload["categories"]), category)
     narrowed = payload | {"categories": {name: payload["categories"][name]}}

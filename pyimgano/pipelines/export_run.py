@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -19,7 +21,7 @@ from pyimgano_exporters.bundle_writer import (
     write_bundle,
 )
 from pyimgano_runtime._version import __version__
-from pyimgano_runtime.errors import DatasetError
+from pyimgano_runtime.errors import ConfigError, DatasetError
 from pyimgano_runtime.infer_config import InferConfig, InputRules
 from pyimgano_runtime.quiet_onnxruntime import load_onnxruntime
 
@@ -27,14 +29,15 @@ from ..datasets.fingerprints import changes, picture_digests
 from ..datasets.images import read_ahead
 from ..datasets.rows import ManifestRow
 from ..datasets.splits import CategorySplit
-from ..detectors import load_detector
 from ..workbench.artifacts import Run, machine_name
 from ..workbench.config import load_config
 from ..workbench.run_document import training_facts
-from ..workbench.runner import input_rules, load_splits
+from ..workbench.runner import load_splits, run_rules
+from ..workbench.trained import load_trained
 
 Image = npt.NDArray[np.uint8]
 
+OWN_BUNDLE: Final = "bundle"  # in a run: what `train --export-bundle` makes
 PARITY_IMAGES: Final = 200  # spread evenly over the held-out rows
 
 
@@ -61,10 +64,11 @@ def export_run(
         ConfigError, DatasetError: the run or its pictures are refused.
         ExportError, ParityError: see `write_bundle`.
     """
+    _refuse_in_run(run.folder, output)
     loaded = load_config(run.config_path)
     splits = load_splits(loaded)
     refuse_changed_data(run, splits)
-    rules = input_rules()
+    rules = run_rules(run)
     categories = [_category(run, split, rules, parity_images) for split in splits]
     request = BundleRequest(
         name=name,
@@ -90,6 +94,23 @@ def export_run(
         progress=progress,
         keep=[run.folder, *loaded.source.needed],
     )
+
+
+def _refuse_in_run(folder: Path, output: Path) -> None:
+    """Nothing is written into a run but what `train --export-bundle` writes there.
+
+    Raises:
+        ConfigError: the output lies in the run folder under another name.
+    """
+    place = Path(os.path.realpath(output))  # raises nothing, even for a ring of links
+    # By identity: another spelling or a second mount is the same folder.
+    for path, above in zip((place, *place.parents), place.parents, strict=False):
+        with suppress(OSError):  # what does not exist is not the run
+            if above.samefile(folder) and (path != place or path.name != OWN_BUNDLE):
+                raise ConfigError(
+                    f"{output}: lies in the run {folder}, which it would change; name "
+                    f"a folder elsewhere, or {folder / OWN_BUNDLE}"
+                )
 
 
 def refuse_changed_data(run: Run, splits: Sequence[CategorySplit]) -> None:
@@ -144,7 +165,7 @@ def held_out_images(
 def _category(
     run: Run, split: CategorySplit, rules: InputRules, parity_images: int | None
 ) -> CategoryExport:
-    detector = load_detector(run.checkpoint(split.category))
+    detector = load_trained(run, split.category)
     thresholds, calibration = run.calibration(split.category)
     held_out, which = held_out_images(split, rules, parity_images)
     return CategoryExport(

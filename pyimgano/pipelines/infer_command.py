@@ -22,20 +22,30 @@ from pyimgano_runtime.bundle import Bundle, open_bundle
 from pyimgano_runtime.calibration import fixed_thresholds
 from pyimgano_runtime.decode import read_image
 from pyimgano_runtime.engine import OnnxEngine
-from pyimgano_runtime.errors import BundleError, ConfigError, ImageError, raise_all
+from pyimgano_runtime.errors import (
+    BundleError,
+    ConfigError,
+    ImageError,
+    ParityError,
+    raise_all,
+)
 from pyimgano_runtime.infer_config import (
     FILE_NAME,
     CategorySettings,
     InferConfig,
     InputRules,
-    RunCategory,
     RunConfig,
     Thresholds,
 )
 from pyimgano_runtime.predictor import Predictor
 from pyimgano_runtime.thresholds_file import ThresholdsFile, read_thresholds_file
 
-from ..detectors import detector_class, detector_config, load_detector
+from ..detectors import (
+    checkpoint_sha256,
+    detector_class,
+    detector_config,
+    load_detector,
+)
 from ..inference.config import resolve_checkpoint
 from ..inference.torch_predictor import torch_predictor
 from ..source_date import timestamp
@@ -46,7 +56,10 @@ from .infer_source import (
     InferOptions,
     InferSource,
     category_of_fit,
+    checkpoint_document,
+    choose_engine,
     fit_origins,
+    good_pictures,
     origin_of,
     training_config,
 )
@@ -81,45 +94,28 @@ def make_plan(source: InferSource, options: InferOptions) -> InferPlan:
 
     Raises:
         ConfigError: a flag that this kind of document cannot take, a checkpoint
-            outside of the rule, or a thresholds file of another model.
+            outside of the rule, another model without a threshold of its own, or a
+            thresholds file of another model.
         BundleError: the bundle is refused.
     """
-    document = source.document
-    settings = document.categories[source.category]
-    engine = options.engine or ("torch" if document.kind == "run" else "onnx")
-    device = options.device or "cpu"
-    origins = dict(source.origins)
-    origins["engine"] = FLAG if options.engine else DEFAULT
     checkpoint, digest, bundle, file = None, None, None, None
-    thresholds = settings.thresholds
-    if isinstance(settings, RunCategory) and isinstance(document, RunConfig):
-        device = options.device or document.device
-        digest = settings.checkpoint.sha256
-        if options.checkpoint is not None and source.kind != "model":
-            checkpoint, digest = options.checkpoint.absolute(), None
-            origins["checkpoint"] = FLAG
-        else:
-            checkpoint = resolve_checkpoint(
-                document.to_dict(),
-                source.place,
-                checkpoint_root=options.checkpoint_root,
-            )
+    if isinstance(source.document, RunConfig):
         _refuse_thresholds_file(options)
+        source, checkpoint = _with_checkpoint(source, source.document, options)
+        document = source.document
+        assert isinstance(document, RunConfig)
+        digest = document.categories[source.category].checkpoint.sha256
+        engine, device = choose_engine(options, document.device)
+        thresholds = document.categories[source.category].thresholds
     else:
         _refuse_for_bundle(source, options)
+        engine, device = "onnx", "cpu"
         bundle = open_bundle(source.place.parent)
+        thresholds = bundle.config.categories[source.category].thresholds
         if options.thresholds is not None:
             file = read_thresholds_file(options.thresholds)
             thresholds = file.settings_for(bundle, source.category).thresholds
-    if engine == "onnx" and device != "cpu":
-        if options.device == "cuda":
-            raise ConfigError(
-                "--device cuda: the onnx engine runs on the CPU; remove one of them"
-            )
-        device = "cpu"
-        origins["device"] = DEFAULT
-    if options.device is not None:
-        origins["device"] = FLAG
+    origins = dict(source.origins) | engine_origins(options, engine, source)
     if options.threshold is not None:
         thresholds = _with_image_threshold(thresholds, options.threshold)
         origins |= {"thresholds.image": FLAG, "thresholds.provenance.image": FLAG}
@@ -135,6 +131,44 @@ def make_plan(source: InferSource, options: InferOptions) -> InferPlan:
         options=options,
         origins=origins,
     )
+
+
+def engine_origins(
+    options: InferOptions, engine: str, source: InferSource | None
+) -> dict[str, str]:
+    """Say where engine and device come from."""
+    origins = {"engine": FLAG if options.engine else DEFAULT}
+    if options.device is not None:
+        origins["device"] = FLAG
+    elif engine == "onnx" or source is None:
+        origins["device"] = DEFAULT
+    return origins
+
+
+def _with_checkpoint(
+    source: InferSource, document: RunConfig, options: InferOptions
+) -> tuple[InferSource, Path]:
+    """Give the checkpoint to load, and the document that is true of it."""
+    named = options.checkpoint
+    if named is None or source.kind == "model":
+        root = options.checkpoint_root
+        payload = document.to_dict()
+        found = resolve_checkpoint(payload, source.place, checkpoint_root=root)
+        return source, found
+    origins = dict(source.origins) | {"checkpoint": FLAG}
+    promised = document.categories[source.category].checkpoint.sha256
+    if checkpoint_sha256(named) == promised:  # the same one, elsewhere
+        return replace(source, origins=origins), named.absolute()
+    other = checkpoint_document(
+        options,
+        named,
+        source.category,
+        model=document.model.name,
+        rules=document.input,
+        device=document.device,
+    )
+    origins |= dict.fromkeys(("model", "thresholds", "adaptation.map_geometry"), FLAG)
+    return replace(source, document=other, origins=origins), named.absolute()
 
 
 def _refuse_thresholds_file(options: InferOptions) -> None:
@@ -200,14 +234,19 @@ def effective_before_fit(options: InferOptions) -> dict[str, Any]:
     """Give the same for `--model --train-dir`, of what is known before the fit."""
     options.refuse_contradictions()
     config = training_config(options)
+    category = category_of_fit(options)
+    assert options.train_dir is not None
+    good_pictures(options.train_dir, category)
+    engine, device = choose_engine(options, config.device)
     cls = detector_class(config.model.name)
     chosen = detector_config(
         cls, config.model.options, "--model-kwargs", preset=config.model.preset
     )
+    shown = None if options.threshold is None else float(np.float32(options.threshold))
     merged = {
-        "engine": options.engine or "torch",
-        "device": config.device,
-        "category": category_of_fit(options),
+        "engine": engine,
+        "device": device,
+        "category": category,
         "model": {
             "name": config.model.name,
             "preset": config.model.preset,
@@ -215,11 +254,12 @@ def effective_before_fit(options: InferOptions) -> dict[str, Any]:
         },
         "checkpoint": None,  # the fit makes it
         "adaptation": _adaptation(input_rules(), None),
-        "thresholds": None,  # calibrated after the fit
+        # Calibrated after the fit, but for one that a flag names.
+        "thresholds": None if options.threshold is None else {"image": shown},
     }
-    origins = fit_origins(options, config)
-    for name in ("engine", "device"):
-        origins[name] = FLAG if getattr(options, name) else DEFAULT
+    origins = fit_origins(options, config) | engine_origins(options, engine, None)
+    if options.threshold is not None:
+        origins["thresholds.image"] = FLAG
     return _with_origins("model", str(options.train_dir), merged, origins)
 
 
@@ -311,14 +351,35 @@ def open_predictor(plan: InferPlan, pictures: Sequence[Path]) -> Predictor:
         threshold=options.threshold,
         origin="run",
     )
-    measure_parity(
+    _refuse_other_scores(detector, engine, plan, pictures)
+    return predictor
+
+
+def _refuse_other_scores(
+    detector: Any, engine: OnnxEngine, plan: InferPlan, pictures: Sequence[Path]
+) -> None:
+    """A graph that was made just now is compared with torch before it judges.
+
+    Raises:
+        ParityError: scores or maps differ by more than the tolerance.
+    """
+    meter = measure_parity(
         detector,
         engine,
-        _first_readable(pictures, rules),
-        threshold=predictor.threshold,
+        _first_readable(pictures, plan.source.document.input),
+        threshold=plan.thresholds.image,
         which="first",
-    ).require(source.category)
-    return predictor
+    )
+    # A label may flip where a score lies on the threshold: the engines agree none the
+    # less, by their tolerance.
+    meter.flipped.clear()
+    problems = meter.problems()
+    if problems:
+        raise ParityError(
+            f"{plan.source.category}: the graph made by --engine onnx does not score "
+            f"like the detector on the first {meter.n_images} pictures: "
+            f"{'; '.join(problems)}; use --engine torch, and report this"
+        )
 
 
 def _refuse_other_detector(detector: Any, plan: InferPlan) -> None:

@@ -6,7 +6,6 @@ with where its values come from; everything after that is the same.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,17 +19,26 @@ from pyimgano_runtime.infer_config import (
     FILE_NAME,
     Checkpoint,
     InferConfig,
+    InputRules,
     ModelChoice,
     RunCategory,
     RunConfig,
     RunInfo,
+    select_category,
 )
+from pyimgano_runtime.infer_config_checks import category_name_problem
 from pyimgano_runtime.sources import list_inputs
+from pyimgano_runtime.thresholds import FLOAT32_MAX
 
 from ..datasets.images import inspect_pictures
 from ..datasets.rows import ManifestRow
 from ..datasets.splits import CategorySplit
-from ..detectors import DETECTORS, detector_class, load_detector
+from ..detectors import (
+    DETECTORS,
+    checkpoint_sha256,
+    detector_class,
+    load_detector,
+)
 from ..detectors.interface import Progress
 from ..inference.config import (
     load_infer_config,
@@ -116,8 +124,24 @@ class InferOptions:
                     )
         else:
             problems += self._model_problems()
-        if self.checkpoint_root is not None and self.infer_config is None:
-            problems.append("--checkpoint-root: goes with --infer-config only")
+        if self.checkpoint_root is not None and self.model is not None:
+            problems.append(
+                "--checkpoint-root: goes with --infer-config and --from-run only"
+            )
+        if self.thresholds is not None and self.infer_config is None:
+            problems.append(
+                f"--thresholds {self.thresholds}: belongs to a bundle's scores; name "
+                "the bundle by --infer-config, or give --threshold"
+            )
+        if self.threshold is not None and abs(self.threshold) > FLOAT32_MAX:
+            problems.append(
+                f"--threshold: found {self.threshold}, expected a number that float32 "
+                "can hold, since scores are compared as float32"
+            )
+        if self.category is not None:
+            problem = category_name_problem(self.category)
+            if problem is not None:
+                problems.append(f"--infer-category: {problem}")
         if self.threshold is not None and self.thresholds is not None:
             problems.append("--threshold, --thresholds: give one of them")
         raise_all(problems)
@@ -190,7 +214,8 @@ def open_source(
         return _of_payload("infer_config", place, payload, options)
     if options.from_run is not None:
         run = open_run(options.from_run)
-        payload = run_document(run).to_dict()
+        name = select_category(run.categories, options.category)
+        payload = run_document(run, categories=[name]).to_dict()
         return _of_payload("run", document_path(run), payload, options)
     if options.checkpoint is not None:
         return _of_checkpoint(options, options.checkpoint)
@@ -212,41 +237,10 @@ def _of_payload(
 
 def _of_checkpoint(options: InferOptions, checkpoint: Path) -> InferSource:
     """Describe a bare checkpoint; its threshold is the flag's."""
-    assert options.threshold is not None
-    try:
-        digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    except OSError as cause:
-        raise ConfigError(
-            f"--checkpoint {checkpoint}: cannot be read ({cause.strerror}); expected "
-            "a model.safetensors of a run"
-        ) from cause
-    detector = load_detector(checkpoint, sha256=digest)
-    if detector.name != options.model:
-        raise ConfigError(
-            f"--model {options.model}: {checkpoint} holds a {detector.name}; name "
-            "that, or another checkpoint"
-        )
-    name = options.category or checkpoint.absolute().parent.name
-    thresholds, calibration = fixed_thresholds(
-        options.threshold, None, set_by="--threshold", set_at=timestamp()
-    )
-    settings = category_settings(detector, name, thresholds, calibration)
-    category = RunCategory(
-        checkpoint=Checkpoint(checkpoint.name, digest),
-        thresholds=thresholds,
-        calibration=calibration,
-        map_geometry=settings.map_geometry,
-    )
-    document = RunConfig(
-        kind="run",
-        run=RunInfo(name, timestamp(), {"pyimgano": __version__}),
-        model=ModelChoice(detector.name, None, detector.hyper_parameters()),
-        device="auto",
-        input=input_rules(),
-        preprocess=tuple(detector.preprocess_steps()),
-        postprocess=tuple(detector.postprocess_steps()),
-        categories={name: category},
-        training={},
+    name = options.category or _category_name(checkpoint.absolute().parent.name)
+    assert options.model is not None
+    document = checkpoint_document(
+        options, checkpoint, name, model=options.model, rules=input_rules()
     )
     origins = {
         "": FILE,
@@ -256,6 +250,56 @@ def _of_checkpoint(options: InferOptions, checkpoint: Path) -> InferSource:
     }
     place = checkpoint.absolute().with_name(FILE_NAME)
     return InferSource("model", place, document, origins)
+
+
+def checkpoint_document(
+    options: InferOptions,
+    checkpoint: Path,
+    category: str,
+    *,
+    model: str,
+    rules: InputRules,
+    device: str = "auto",
+) -> RunConfig:
+    """Give the document of a checkpoint that has no other: threshold from the flag.
+
+    Raises:
+        ConfigError: no checkpoint, that of another detector, or no --threshold.
+    """
+    digest = checkpoint_sha256(checkpoint)
+    detector = load_detector(checkpoint, sha256=digest)
+    if detector.name != model:
+        raise ConfigError(
+            f"--checkpoint {checkpoint}: holds a {detector.name}, expected a {model}; "
+            "name another checkpoint or detector"
+        )
+    if options.threshold is None:
+        raise ConfigError(
+            f"--checkpoint {checkpoint}: is another model than the one whose "
+            "calibration stands there, so its scores are not comparable with that "
+            "threshold; name --threshold too, or the checkpoint's own run"
+        )
+    thresholds, calibration = fixed_thresholds(
+        options.threshold, None, set_by="--threshold", set_at=timestamp()
+    )
+    settings = category_settings(detector, category, thresholds, calibration)
+    block = RunCategory(
+        checkpoint=Checkpoint(checkpoint.name, digest),
+        thresholds=thresholds,
+        calibration=calibration,
+        map_geometry=settings.map_geometry,
+    )
+    return RunConfig(
+        kind="run",
+        run=RunInfo(category, timestamp(), {"pyimgano": __version__}),
+        model=ModelChoice(detector.name, None, detector.hyper_parameters()),
+        device=device,
+        input=rules,
+        preprocess=tuple(detector.preprocess_steps()),
+        postprocess=tuple(detector.postprocess_steps()),
+        categories={category: block},
+        training={},
+    )
 
 
 def training_config(options: InferOptions) -> WorkbenchConfig:
@@ -281,6 +325,25 @@ def training_config(options: InferOptions) -> WorkbenchConfig:
     return parse_config(payload, "--model")
 
 
+def choose_engine(options: InferOptions, device: str) -> tuple[str, str]:
+    """Give engine and device for a detector in torch's form.
+
+    Args:
+        device: the document's.
+
+    Raises:
+        ConfigError: the onnx engine on a GPU.
+    """
+    engine = options.engine or "torch"
+    if engine == "torch":
+        return engine, options.device or device
+    if options.device == "cuda":
+        raise ConfigError(
+            "--device cuda: the onnx engine runs on the CPU; remove one of them"
+        )
+    return engine, "cpu"
+
+
 def fit_origins(options: InferOptions, config: WorkbenchConfig) -> dict[str, str]:
     """Say which values of a fit come from flags; the others are defaults."""
     preset = detector_class(config.model.name).presets.get(config.model.preset, {})
@@ -295,7 +358,12 @@ def fit_origins(options: InferOptions, config: WorkbenchConfig) -> dict[str, str
 def category_of_fit(options: InferOptions) -> str:
     """Give the name of the category that a folder of good pictures shows."""
     assert options.train_dir is not None
-    return options.category or options.train_dir.absolute().name or "part"
+    return options.category or _category_name(options.train_dir.absolute().name)
+
+
+def _category_name(folder: str) -> str:
+    """Give a folder's name as that of a category, if it can be one."""
+    return folder if category_name_problem(folder) is None else "part"
 
 
 def _fit(
@@ -303,8 +371,9 @@ def _fit(
 ) -> Run:
     """Fit and calibrate on a folder of good pictures, as `pyimgano train` would."""
     assert options.train_dir is not None
+    choose_engine(options, config.device)  # refused before the fit, not after it
     name = category_of_fit(options)
-    rows = _good_pictures(options.train_dir, name)
+    rows = good_pictures(options.train_dir, name)
     if len(rows) == 1:
         if options.threshold is None:
             raise ConfigError(
@@ -320,7 +389,12 @@ def _fit(
     return open_run(workspace)
 
 
-def _good_pictures(folder: Path, category: str) -> list[ManifestRow]:
+def good_pictures(folder: Path, category: str) -> list[ManifestRow]:
+    """Give the pictures of a folder as train normals.
+
+    Raises:
+        ConfigError: no folder, or no pictures in it.
+    """
     if not folder.is_dir():
         raise ConfigError(
             f"--train-dir {folder}: is no folder; expected a folder of good pictures"

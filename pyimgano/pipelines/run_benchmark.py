@@ -28,7 +28,6 @@ from ..datasets.images import read_training_image
 from ..datasets.rows import ManifestRow
 from ..datasets.splits import CategorySplit, split_manifest
 from ..datasets.summary import dataset_summary
-from ..detectors import load_detector
 from ..detectors.interface import Progress
 from ..inference.evaluation import Evaluation, PixelTruth, latency
 from ..inference.torch_predictor import torch_predictor
@@ -39,6 +38,7 @@ from ..workbench.artifacts import (
     write_json,
     write_jsonl,
 )
+from ..workbench.trained import load_trained
 from .same_run import differences_from_run
 
 WARM_UP: Final = 3  # pictures scored before the clock counts
@@ -238,7 +238,7 @@ def _predictors(
     onnx = Predictor.open(bundle, category=category, threads=request.threads)
     made = {}
     if "torch" in request.engines:
-        detector = load_detector(run.checkpoint(category))
+        detector = load_trained(run, category)
         made["torch"] = torch_predictor(
             detector, category, onnx.settings, onnx.rules, bundle=bundle
         )

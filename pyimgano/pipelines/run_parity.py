@@ -17,11 +17,11 @@ from pyimgano_runtime.errors import (
 from pyimgano_runtime.predictor import Image, Predictor
 
 from ..datasets.splits import CategorySplit
-from ..detectors import load_detector
 from ..detectors.interface import Progress
 from ..workbench.artifacts import Run
 from ..workbench.config import load_config
 from ..workbench.runner import load_splits
+from ..workbench.trained import load_trained
 from .export_run import held_out_images, refuse_changed_data
 from .same_run import differences_from_run
 from .verification import Verification
@@ -55,7 +55,7 @@ def compare_with_run(
     compared = set()
     for name in same:
         try:
-            detector = load_detector(run.checkpoint(name))
+            detector = load_trained(run, name)
         except ConfigError as error:
             found.refuse("run", str(error))
             continue

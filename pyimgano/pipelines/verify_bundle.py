@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from google.protobuf.message import DecodeError
-
 from pyimgano_exporters.graph_checks import check_exported
 from pyimgano_exporters.parity import TOLERANCES
 from pyimgano_runtime.bundle import Bundle, open_bundle
@@ -66,8 +64,15 @@ def verify_bundle(
     _files(bundle, found)
     _signature(bundle, request, found)
     _recorded(bundle, found)
-    whole = all(finding.what != "file" for finding in found.failed)
-    if whole and _graphs(bundle, found, progress):
+    failed = {finding.what for finding in found.failed}
+    foreign = [what for what in ("sha256", "signature") if what in failed]
+    if foreign:
+        found.warn(
+            "scores",
+            "graphs, goldens and parity were not run: the "
+            f"{' and the '.join(foreign)} was refused, so the bundle is from elsewhere",
+        )
+    elif "file" not in failed and _graphs(bundle, found, progress):
         _scores(bundle, request, found, progress)
     else:
         found.warn("scores", "not compared: what is refused above was never run")
@@ -121,11 +126,10 @@ def _files(bundle: Bundle, found: Verification) -> None:
 def _signature(bundle: Bundle, request: VerifyRequest, found: Verification) -> None:
     if request.signature is None or request.public_key is None:
         return
-    listed = [FILE_NAME, *(entry.path for entry in bundle.config.files)]
+    read = {entry.path: entry.sha256 for entry in bundle.config.files}
+    read[FILE_NAME] = bundle.sha256
     try:
-        text = check_signature(
-            bundle.root, listed, request.signature, request.public_key
-        )
+        text = check_signature(bundle.root, read, request.signature, request.public_key)
     except BundleError as error:
         found.refuse("signature", str(error))
     else:
@@ -176,7 +180,7 @@ def _graphs(bundle: Bundle, found: Verification, progress: Progress) -> bool:
     for done, (name, spec) in enumerate(models.items(), start=1):
         try:
             check_exported(bundle.read(spec.file), spec, spec.file)
-        except (ExportError, DecodeError) as error:
+        except ExportError as error:
             found.refuse("graph", f"{error}; export the bundle again")
             good = False
         else:

@@ -67,9 +67,34 @@ class Run:
         "train", "val", and "labelled": those of the labelled manifest, if one was used.
         """
         path = self.category_folder(category) / "data.json"
-        payload: dict[str, dict[str, str]] = read_json(path)
-        parts = {part: payload[part] for part in ("train", "val")}
-        return parts | {"labelled": payload.get("labelled", {})}
+        problems: list[str] = []
+        fields = Fields(read_json(path), str(path), problems)
+        fields.text("schema_version", choices=(RUN_SCHEMA_VERSION,))
+        parts = {
+            "train": _texts(fields.fields("train")),
+            "val": _texts(fields.fields("val")),
+            "labelled": _texts(fields.fields("labelled", {})),
+        }
+        raise_all(problems)
+        return parts
+
+    def versions(self) -> dict[str, str]:
+        """Versions of pyimgano, torch and numpy that trained; unknown ones left out.
+
+        Raises:
+            ConfigError: environment.json is missing or damaged.
+        """
+        path = self.folder / "environment.json"
+        problems: list[str] = []
+        fields = Fields(read_json(path), str(path), problems)
+        fields.text("schema_version", choices=(RUN_SCHEMA_VERSION,))
+        found = {"pyimgano": fields.text("pyimgano")}
+        packages = fields.fields("packages")
+        for name in ("torch", "numpy"):
+            if packages.has(name):
+                found[name] = packages.text(name)
+        raise_all(problems)
+        return found
 
     def calibration(self, category: str) -> tuple[Thresholds, Calibration]:
         """A category's thresholds and calibration scores."""
@@ -88,7 +113,7 @@ def open_run(folder: Path) -> Run:
     """Give a finished run.
 
     Raises:
-        ConfigError: no such folder, or not a finished run.
+        ConfigError: no such folder, not a finished run, or its report is damaged.
     """
     finish_swap(folder)
     if not (folder / "report.json").is_file():
@@ -98,12 +123,44 @@ def open_run(folder: Path) -> Run:
         )
     report = read_json(folder / "report.json")
     version = report.get("schema_version") if isinstance(report, dict) else None
-    if version != RUN_SCHEMA_VERSION or not isinstance(report.get("categories"), dict):
+    if version != RUN_SCHEMA_VERSION:
         raise ConfigError(
             f"{folder}/report.json: schema_version is {version!r}, expected "
             f'"{RUN_SCHEMA_VERSION}"; train again with this version'
         )
+    problems: list[str] = []
+    _check_report(Fields(report, f"{folder}/report.json", problems))
+    raise_all(problems)
     return Run(folder.absolute(), report)
+
+
+def _check_report(fields: Fields) -> None:
+    """Check what is read from a run's report by those who open it."""
+    for key in ("recipe", "detector", "finished"):
+        fields.text(key)
+    fields.text("reference_decoder", None)
+    categories = fields.each("categories")
+    if fields.payload.get("categories") == {}:
+        fields.problem("categories", "found none, expected those that were trained")
+    for _, category in categories:
+        folder = category.text("folder")
+        if folder in (".", "..") or set(folder) & set("/\\:"):
+            category.problem(
+                "folder",
+                f'found "{folder}", expected the plain name of a folder; train again',
+            )
+        for key in ("detector", "data_fingerprint"):
+            category.text(key)
+        category.text("checkpoint_sha256", None)
+        for key in ("hyper_parameters", "counts", "reasons"):
+            category.fields(key)
+        category.texts("warnings")
+        category.number("fit_seconds")
+
+
+def _texts(fields: Fields) -> dict[str, str]:
+    """Give the members of an object of texts."""
+    return {key: fields.text(key) for key in fields.payload}
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -33,7 +33,7 @@ def load_labelled(
     Raises:
         DatasetError: rows or pictures that cannot be read, a category without defects,
             without normals or without rows, or pictures that train, val or test holds
-            too (by their bytes); all at once.
+            too (by their bytes) or other pictures of (by their group); all at once.
     """
     path = loaded.labelled_manifest
     if path is None:
@@ -49,6 +49,7 @@ def load_labelled(
     problems: list[str] = []
     for split in splits:
         problems += _missing(split.category, labelled[split.category], known, path)
+        problems += _of_used_groups(split, labelled[split.category], path)
     try:
         inspect_pictures([row for own in labelled.values() for row in own], rules)
     except DatasetError as error:
@@ -74,6 +75,25 @@ def _missing(
         "calibration.labelled_manifest needs both, add pictures of them"
         for label, what in ((0, "normals"), (1, "defects"))
         if not any(row.label == label for row in rows)
+    ]
+
+
+def _of_used_groups(
+    split: CategorySplit, rows: Sequence[ManifestRow], path: Path
+) -> list[str]:
+    """Say which pictures show a part that the run uses otherwise."""
+    used = {
+        row.group_id: f"{part} ({row.image})"
+        for part in ("train", "val", "test")
+        for row in getattr(split, part)
+        if row.group_id
+    }
+    return [
+        f'{path}: {row.title} is of group "{row.group_id}", as a picture of '
+        f"{used[row.group_id]} is; labelled pictures must be of other parts: remove "
+        "the row"
+        for row in rows
+        if row.group_id in used
     ]
 
 

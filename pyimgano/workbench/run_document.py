@@ -6,7 +6,7 @@ mounted elsewhere.
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +24,8 @@ from pyimgano_runtime.infer_config import (
 from ..detectors import load_detector
 from .artifacts import Run
 from .config import load_config
-from .runner import category_settings, input_rules
+from .runner import category_settings, run_rules
+from .trained import trained_sha256
 
 ARTIFACTS: Final = "artifacts"  # folder of a run that holds what it exports
 
@@ -40,21 +41,24 @@ def document_path(run: Run) -> Path:
     return run.folder / ARTIFACTS / FILE_NAME
 
 
-def run_document(run: Run) -> RunConfig:
+def run_document(run: Run, *, categories: Sequence[str] = ()) -> RunConfig:
     """Give the document of a run, its paths relative to `document_path`.
+
+    Args:
+        categories: which of the run's; empty: all.
 
     Raises:
         ConfigError: a checkpoint or calibration of the run cannot be read.
     """
     config = load_config(run.config_path).config
-    categories, training = {}, {}
+    blocks, training = {}, {}
     detector: Any = None
-    for name in run.categories:
+    for name in categories or run.categories:
         path = run.checkpoint(name)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = trained_sha256(run, name)
         detector = load_detector(path, sha256=digest)
         settings = category_settings(detector, name, *run.calibration(name))
-        categories[name] = RunCategory(
+        blocks[name] = RunCategory(
             checkpoint=Checkpoint(
                 f"../{path.relative_to(run.folder).as_posix()}", digest
             ),
@@ -70,10 +74,10 @@ def run_document(run: Run) -> RunConfig:
             config.model.name, config.model.preset, detector.hyper_parameters()
         ),
         device=config.device,
-        input=input_rules(),
+        input=run_rules(run),
         preprocess=tuple(detector.preprocess_steps()),
         postprocess=tuple(detector.postprocess_steps()),
-        categories=categories,
+        categories=blocks,
         training={"categories": training},
     )
 

@@ -50,7 +50,7 @@ from ..datasets.issues import IssueLog
 from ..datasets.rows import ManifestRow
 from ..datasets.splits import CategorySplit, folds
 from ..datasets.summary import dataset_summary
-from ..detectors import create_detector, save_detector
+from ..detectors import checkpoint_sha256, create_detector, save_detector
 from ..detectors.feature_detector import FeatureDetector
 from ..detectors.interface import Detector, FitContext, Progress
 from ..inference.evaluation import Evaluation, PixelTruth
@@ -68,6 +68,13 @@ log = logging.getLogger(__name__)
 def input_rules() -> InputRules:
     """Give the input rules that new detectors are trained under."""
     return InputRules(reference_decoder=decoder_name())
+
+
+def run_rules(run: artifacts.Run) -> InputRules:
+    """Give the input rules that a run was trained under."""
+    # Runs of before it was recorded: what reads pictures now.
+    recorded = run.report.get("reference_decoder") or decoder_name()
+    return InputRules(reference_decoder=recorded)
 
 
 def choose_device(name: str) -> torch.device:
@@ -164,6 +171,7 @@ def write_run(
         "detector": config.model.name,
         "finished": clock(),
         "device": str(device),
+        "reference_decoder": decoder_name(),
         "peak_rss_mb": _peak_rss_mb(),
         "categories": categories,
     }
@@ -204,6 +212,7 @@ class CategoryTrainer:
         checkpoint = folder / "checkpoints" / stem / "model.safetensors"
         checkpoint.parent.mkdir(parents=True)
         save_detector(detector, checkpoint)
+        digest = checkpoint_sha256(checkpoint)
         place = folder / "categories" / stem
         artifacts.write_json(
             place / "calibration.json", calibrating.as_json(thresholds, calibration)
@@ -229,6 +238,7 @@ class CategoryTrainer:
                 pixel_metrics=metrics["pixel_metrics"],
             ),
             "data_fingerprint": fingerprint(digests["train"]),
+            "checkpoint_sha256": digest,
             "image_threshold": thresholds.image,
             "pixel_threshold": thresholds.pixel,
             "fit_seconds": fit_seconds,

@@ -11,6 +11,7 @@ session.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import random
 import shutil
@@ -19,6 +20,7 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Final
 
@@ -80,17 +82,20 @@ def relisted(document: Any, path: str, data: bytes) -> Any:
 
 
 def outcome(folder: Path) -> str:
-    """Open, verify, check and run a bundle: "ok", or the class that refused it.
+    """Open, verify, show, check and run a bundle: "ok", or the class that refused it.
 
     Any error that is not ours leaves as it came.
     """
     from pyimgano_runtime import Predictor, PyimganoError, open_bundle
     from pyimgano_runtime.check import check_bundle
+    from pyimgano_runtime.cli import print_info
     from pyimgano_runtime.row_output import json_text
 
     try:
         bundle = open_bundle(folder)
         bundle.verify_files()
+        with redirect_stdout(io.StringIO()):
+            print_info(bundle)
         json_text(check_bundle(bundle, threads=1).to_json(), sys.stdout)
         category = next(iter(bundle.config.categories))
         predictor = Predictor.open(bundle, category=category, threads=1)

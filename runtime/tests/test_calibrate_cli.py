@@ -196,15 +196,87 @@ def test_pictures_that_cannot_be_read_are_all_listed_and_nothing_is_written(
     assert not output.exists()
 
 
-def test_copies_count_as_one_group_and_are_warned_of(
+def test_copies_are_left_out_and_warned_of(
     bundle: Path, good: Path, output: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (good / "z.png").write_bytes((good / "02.png").read_bytes())
     assert calibrate(bundle, good, output) == 0
     err = capsys.readouterr().err
-    assert "1 pictures are byte-identical copies of others (02.png = z.png)" in err
-    image = read_thresholds_file(output).categories["part"].thresholds.provenance
-    assert (image["image"].n_images, image["image"].n_groups) == (20, 19)
+    assert "CALIBRATION_DUPLICATES: 1 pictures are byte-identical copies of" in err
+    assert "(02.png = z.png)" in err
+    own = read_thresholds_file(output).categories["part"]
+    image = own.thresholds.provenance["image"]
+    assert (image.n_images, image.n_groups) == (19, 19)
+    assert image.warnings == ("CALIBRATION_SMALL_N", "CALIBRATION_DUPLICATES")
+    assert own.calibration.image_scores == tuple(map(float, range(1, 20)))
+
+
+def test_copies_of_one_picture_promise_no_more_than_one_picture(
+    bundle: Path, tmp_path: Path, output: Path
+) -> None:
+    for number in range(99):
+        save_picture(tmp_path / "same" / f"{number}.png", grey(40))
+    assert calibrate(bundle, tmp_path / "same", output) == 0
+    own = read_thresholds_file(output).categories["part"]
+    image = own.thresholds.provenance["image"]
+    assert (image.n_images, image.used_false_alarm_rate) == (1, 0.5)
+
+
+def test_a_promise_on_groups_is_an_about(
+    bundle: Path, good: Path, output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert calibrate(bundle, good, output, "--group-by-folder") == 0
+    out, err = capsys.readouterr()
+    assert "promised  about 5.00% false alarms" in out
+    assert "CALIBRATION_GROUPED: 19 pictures show 8 parts" in err
+    own = read_thresholds_file(output).categories["part"].thresholds
+    for provenance in own.provenance.values():
+        assert provenance.approximate
+        assert "CALIBRATION_GROUPED" in provenance.warnings
+
+
+def set_by_pixels(document: dict[str, Any], quantile: Any) -> None:
+    thresholds = document["categories"]["part"]["thresholds"]
+    thresholds["pixel"] = 20.0
+    parameters = {"statistic": "pixels of normal maps", "quantile": quantile}
+    thresholds["provenance"]["pixel"] = thresholds["provenance"]["image"] | {
+        "method": "quantile",
+        "parameters": parameters | {"pixels": 100},
+    }
+
+
+def test_a_pixel_threshold_of_all_pixels_stays_one(
+    bundle: Path, good: Path, output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (good / "z.png").write_bytes((good / "02.png").read_bytes())
+    edit_document(bundle, lambda document: set_by_pixels(document, 0.5))
+    assert calibrate(bundle, good, output) == 0
+    own = read_thresholds_file(output).categories["part"].thresholds
+    pixel = own.provenance["pixel"]
+    # Maps of one grey level each, 1 to 19, of 4 x 6 pixels.
+    assert own.pixel == threshold_above(10.0, 1e-4)
+    assert pixel.method == "quantile"
+    assert pixel.parameters == {
+        "statistic": "pixels of normal maps",
+        "quantile": 0.5,
+        "pixels": 19 * 24,
+    }
+    assert pixel.used_false_alarm_rate is None
+
+
+@pytest.mark.parametrize("quantile", [None, 0, 1, 2.0, "0.5", True, [0.5]])
+def test_a_bundles_pixel_quantile_that_is_none_is_refused(
+    bundle: Path,
+    good: Path,
+    output: Path,
+    quantile: Any,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    edit_document(bundle, lambda document: set_by_pixels(document, quantile))
+    assert calibrate(bundle, good, output) == 3
+    err = capsys.readouterr().err
+    assert "provenance.pixel.parameters.quantile: found" in err
+    assert not output.exists()
 
 
 def test_pictures_of_a_sub_folder_are_one_group_where_asked_for(
@@ -288,7 +360,7 @@ def test_of_several_categories_one_must_be_named(
     tmp_path: Path, good: Path, output: Path
 ) -> None:
     bundle = write_bundle(tmp_path / "two", categories=("a", "b"))
-    assert calibrate(bundle, good, output) == 3
+    assert calibrate(bundle, good, output) == 2
     assert calibrate(bundle, good, output, "--category", "b") == 0
     assert set(read_thresholds_file(output).categories) == {"b"}
 

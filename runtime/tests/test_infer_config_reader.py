@@ -43,6 +43,45 @@ def test_a_document_comes_back_as_it_was(payload: dict[str, Any]) -> None:
     assert InferConfig.from_dict(payload, "doc").to_dict() == before
 
 
+SHOWN = (
+    *("bundle.name", "bundle.version", "bundle.created", "bundle.producer.pyimgano"),
+    *("parity.reference", "parity.candidate", "parity.machine"),
+    *("parity.categories.a.images", "input.reference_decoder"),
+    *("training.categories.a.detector", "training.categories.a.warnings.0"),
+    *(
+        f"categories.a.thresholds.provenance.image.{key}"
+        for key in ("source", "set_by", "set_at", "warnings.0")
+    ),
+)
+
+
+@pytest.mark.parametrize("path", SHOWN)
+@pytest.mark.parametrize("sign", ["\x1b", "\n", "\x85", "\u2028"])
+def test_a_text_that_is_shown_has_no_sign_that_cannot_be(
+    payload: dict[str, Any], path: str, sign: str
+) -> None:
+    *above, last = path.removesuffix(".0").split(".")
+    block = payload
+    for key in above:
+        block = block[key]
+    text = f"x{sign}[2J"
+    block[last] = [text] if path.endswith(".0") else text
+    message = refusal(payload)
+    assert path.removesuffix(".0") in message
+    assert "expected characters that can be shown" in message
+    assert sign not in message
+
+
+def test_a_name_that_cannot_be_shown_is_not_shown_in_the_refusal(
+    payload: dict[str, Any],
+) -> None:
+    payload["bundle"]["producer"]["a\x1b[2J"] = "1"
+    payload["categories"]["c\x1b"] = payload["categories"]["a"] | {"graph": ["x"]}
+    message = refusal(payload)
+    assert "bundle.producer" in message
+    assert "\x1b" not in message
+
+
 def test_an_unknown_key_names_its_place_and_the_closest_key(
     payload: dict[str, Any],
 ) -> None:

@@ -57,6 +57,42 @@ def test_what_is_no_size_is_refused(text: str) -> None:
         parse_size(text)
 
 
+@pytest.mark.parametrize("text", ["9999999T", "1048577T", "999999999999999G"])
+def test_a_size_that_the_system_cannot_take_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expected at most 1048576T"):
+        parse_size(text)
+
+
+def test_a_size_that_is_too_large_is_a_usage_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["check", "--max-memory", "9999999T", str(tmp_path)])
+    assert caught.value.code == 2
+    assert "expected at most 1048576T" in capsys.readouterr().err
+
+
+def test_info_has_the_default_limit_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pyimgano_runtime import cli
+
+    bundle = write_bundle(tmp_path / "bundle")
+    seen = []
+
+    def note(bundle: object) -> None:
+        seen.append(resource.getrlimit(resource.RLIMIT_AS)[0])
+
+    monkeypatch.setattr(cli, "print_info", note)
+    assert main(["info", str(bundle)]) == 0
+    assert main(["info", "--max-memory", "16G", str(bundle)]) == 0
+    assert main(["info", "--max-memory", "0", str(bundle)]) == 0
+    assert seen[0] not in (resource.RLIM_INFINITY, 16384 * MIB)
+    assert seen[1:] == [16384 * MIB, resource.getrlimit(resource.RLIMIT_AS)[0]]
+    assert main(["info", "--max-memory", "1M", str(bundle)]) == 2
+    assert "expected at least" in capsys.readouterr().err
+
+
 def test_a_size_is_shown_as_it_would_be_written() -> None:
     sizes = [show_size(n) for n in (2048 * MIB, 640 * MIB, 10)]
     assert sizes == ["2G", "640M", "10 bytes"]

@@ -22,7 +22,7 @@ from tiny_bundle import (
     write_bundle,
 )
 
-from pyimgano_runtime import BundleError, ConfigError, ImageError, Predictor
+from pyimgano_runtime import ConfigError, ImageError, Predictor
 from pyimgano_runtime.engine import OnnxEngine, usable_cores
 from pyimgano_runtime.infer_config import InputRules
 
@@ -158,16 +158,16 @@ def test_the_one_category_needs_no_name(predictor: Predictor) -> None:
 
 def test_several_categories_must_be_told_apart_by_name(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "b", categories=("nut", "bolt"))
-    with pytest.raises(BundleError, match=r"name one \(--category\): bolt, nut"):
+    with pytest.raises(ConfigError, match=r"name one \(--category\): bolt, nut"):
         Predictor.open(folder)
-    with pytest.raises(BundleError, match=r'mean "bolt".*it holds: bolt, nut'):
+    with pytest.raises(ConfigError, match=r'mean "bolt".*it holds: bolt, nut'):
         Predictor.open(folder, category="blot")
     assert Predictor.open(folder, category="nut").category == "nut"
 
 
 @pytest.mark.parametrize("name", ["", "PART", "part "])
 def test_a_category_is_named_exactly(folder: Path, name: str) -> None:
-    with pytest.raises(BundleError, match="it holds: part"):
+    with pytest.raises(ConfigError, match="it holds: part"):
         Predictor.open(folder, category=name)
 
 

@@ -102,13 +102,45 @@ def test_an_existing_output_is_refused_and_replaced_with_force(
     bundle: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "rows.jsonl"
-    output.write_text("precious")
     command = ["infer", "--bundle", bundle, "--output", str(output), str(photos)]
+    assert main([*command, str(photos / "a.png")]) == 4
+    before = output.read_text()
     assert main(command) == 2
-    assert output.read_text() == "precious"
+    assert output.read_text() == before
     assert "--force" in capsys.readouterr().err
     assert main([*command, "--force"]) == 4
     assert len(rows_of(output.read_text())) == 3
+    output.write_text("")
+    assert main([*command, "--force"]) == 4
+    assert len(rows_of(output.read_text())) == 3
+
+
+def test_force_replaces_no_file_but_rows(
+    bundle: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "report.json"
+    report.write_text('{"schema_version": "1.0", "categories": {"input": 1}}')
+    for output in (
+        *(photos / "a.png", report),
+        *(Path(bundle) / "infer_config.json", Path(bundle) / "models" / "tiny.onnx"),
+    ):
+        before = output.read_bytes()
+        command = ["infer", "--bundle", bundle, "--output", str(output), str(photos)]
+        assert main([*command, "--force"]) == 2
+        assert output.read_bytes() == before
+        assert "file of another kind" in capsys.readouterr().err
+
+
+def test_rows_are_not_written_into_the_bundle(
+    bundle: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "link").symlink_to(bundle)
+    for folder in (Path(bundle), Path(bundle) / "golden", tmp_path / "link"):
+        output = folder / "rows.jsonl"
+        command = ["infer", "--bundle", bundle, "--output", str(output), str(photos)]
+        assert main(command) == 2
+        assert "lies in the bundle" in capsys.readouterr().err
+        assert not output.exists()
 
 
 @pytest.mark.parametrize("force", [[], ["--force"]])
@@ -154,7 +186,7 @@ def test_a_fault_of_ours_never_ends_like_an_anomaly(
 ) -> None:
     from pyimgano_runtime.predictor import Predictor
 
-    for error in (RuntimeError("boom"), MemoryError(), OSError(28, "disk full")):
+    for error in (RuntimeError("boom"), OSError(28, "disk full")):
 
         def fail(*_: object, error: Exception = error) -> None:
             raise error
@@ -225,14 +257,14 @@ def test_exit_3_for_a_bundle_that_is_refused(
     assert err.count("pyimgano-runtime: ") == 4
 
 
-def test_exit_3_lists_the_categories_where_none_or_a_wrong_one_is_named(
+def test_exit_2_lists_the_categories_where_none_or_a_wrong_one_is_named(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_bundle(tmp_path / "two", categories=("nut", "bolt"))
     command = ["infer", "--bundle", str(folder)]
-    assert main([*command, str(photos)]) == 3
+    assert main([*command, str(photos)]) == 2
     assert "bolt, nut" in capsys.readouterr().err
-    assert main([*command, "--category", "nuts", str(photos)]) == 3
+    assert main([*command, "--category", "nuts", str(photos)]) == 2
     assert 'did you mean "nut"?' in capsys.readouterr().err
     assert main([*command, "--category", "nut", str(photos / "a.png")]) == 0
     assert rows_of(capsys.readouterr().out)[0]["category"] == "nut"
@@ -350,6 +382,20 @@ def test_info_lives_with_little_knowledge_of_the_training(
     edit_document(Path(bundle), lambda d: d.update(training=training))
     assert main(["info", bundle]) == 0
     assert "detector   unknown" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("warnings", [5, "x", {}, None, [1], [None]])
+def test_info_refuses_training_warnings_that_are_no_texts(
+    bundle: str, warnings: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def alter(document: dict[str, Any]) -> None:
+        document["training"]["categories"]["part"]["warnings"] = warnings
+
+    edit_document(Path(bundle), alter)
+    assert main(["info", bundle]) == 3
+    err = capsys.readouterr().err
+    assert "training.categories.part.warnings" in err
+    assert err.count("\n") == 1
 
 
 def test_info_says_about_where_the_promise_is_approximate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from tiny_bundle import category
@@ -34,6 +35,30 @@ def test_a_method_that_promises_nothing_says_so(method: str) -> None:
     assert sentence.startswith(f"{method} on 4 ")
     assert "promises no false-alarm rate" in sentence
     assert "%" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters", "beginning"),
+    [
+        ("quantile", {"quantile": 0.99}, "quantile 0.99 on 4 held-out"),
+        (
+            "contamination",
+            {"contamination": 0.05, "quantile": 0.95},
+            "contamination 0.05 on 4 held-out",
+        ),
+        ("best_f1", {"f1": 0.91249}, "best_f1 (0.912) on 4 labelled"),
+        (
+            "quantile",
+            {"quantile": 0.999, "statistic": "pixels of normal maps"},
+            "quantile 0.999 of all pixels on 4 held-out",
+        ),
+    ],
+)
+def test_the_number_of_a_method_is_said(
+    method: str, parameters: dict[str, Any], beginning: str
+) -> None:
+    altered = replace(PROVENANCE, method=method, parameters=parameters)
+    assert describe_threshold(altered).startswith(beginning)
 
 
 def test_a_threshold_set_by_hand_names_no_pictures() -> None:

@@ -10,14 +10,10 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+from pyimgano_runtime.sources import PICTURE_SUFFIXES
+
 from ..issues import IssueLog
 
-PICTURE_SUFFIXES: Final = frozenset(
-    (
-        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff"),
-        *(".webp", ".gif", ".pgm", ".ppm", ".pnm", ".npy"),
-    )
-)
 # Pictures that no decoder here reads; files of other kinds are no pictures at all.
 UNREAD_SUFFIXES: Final = frozenset(
     (

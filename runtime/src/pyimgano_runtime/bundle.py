@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,7 @@ from .errors import BundleError, raise_all
 from .infer_config import FILE_NAME, InferConfig
 from .paths import read_listed
 
+SHOWN_UNLISTED: Final = 5
 MAX_CONFIG_BYTES: Final = 64 * 1024 * 1024
 MAX_FILE_BYTES: Final = 2 * 1024**3
 _EXPECTED: Final = (
@@ -78,6 +80,17 @@ class Bundle:
                 if path not in listed:
                     found.append(path)
         return sorted(found)
+
+
+def unlisted_warnings(paths: Sequence[str]) -> list[str]:
+    """Give the sentences about files that lie in a bundle folder and are not listed."""
+    shown = [
+        f"warning: {path} is in the bundle folder but not in its list of files; it is "
+        "never read"
+        for path in paths[:SHOWN_UNLISTED]
+    ]
+    more = len(paths) - SHOWN_UNLISTED
+    return [*shown, f"warning: {more} more such files"] if more > 0 else shown
 
 
 def open_bundle(

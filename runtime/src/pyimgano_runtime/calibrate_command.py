@@ -7,7 +7,8 @@ written beside the bundle, which stays as it was released.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,10 +19,21 @@ import numpy as np
 from .atomic import refuse_existing_file, write_text
 from .binomial_bounds import count_bounds
 from .bundle import Bundle
-from .calibration import HeldOutScores, Origin, Rule, calibrate, small_n_message
-from .errors import ConfigError, ImageError
+from .calibration import (
+    GROUPED,
+    PIXEL_STATISTIC,
+    HeldOutScores,
+    Origin,
+    Rule,
+    TopPixels,
+    calibrate,
+    small_n_message,
+)
+from .decode import read_file
+from .errors import BundleError, ConfigError, ImageError
 from .fingerprint import fingerprint
 from .infer_config import (
+    FILE_NAME,
     Calibration,
     RateBounds,
     ThresholdProvenance,
@@ -40,6 +52,7 @@ from .thresholds_file import (
 SET_BY: Final = "pyimgano-runtime calibrate"
 DEFAULT_RATE: Final = 0.01
 SHOWN_DUPLICATES: Final = 3
+DUPLICATES: Final = "CALIBRATION_DUPLICATES"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +101,12 @@ class Calibrated:
     def table(self, output: str) -> list[str]:
         """Give the lines that a person reads."""
         image = self.new.provenance["image"]
+        about = "about" if image.approximate else "at most"
         lines = [
             f"bundle    {self.bundle.config.bundle.name} "
             f"{self.bundle.config.bundle.version}, category {self.category}",
             f"normals   {image.n_images} pictures in {image.n_groups} groups",
-            f"promised  at most {image.used_false_alarm_rate:.2%} false alarms on "
+            f"promised  {about} {image.used_false_alarm_rate:.2%} false alarms on "
             "pictures like these",
             f"{'':<9} {'old threshold':>14} {'new threshold':>14}  "
             "of these normals at or above the old one",
@@ -155,50 +169,129 @@ def calibrate_folder(
     old = predictor.settings.thresholds
     if rate is None:
         rate = old.provenance["image"].requested_false_alarm_rate or DEFAULT_RATE
-    scores: list[float] = []
-    maxima: list[float] = []
-    digests: dict[str, str] = {}
-    problems: list[str] = []
-    has_map = predictor.engine.has_map
-    for path in list_inputs([str(folder)]):
-        try:
-            prediction = predictor.predict(predictor.read(path), with_map=has_map)
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        except ImageError as error:
-            problems.append(str(error))
-            continue
-        except OSError as error:
-            problems.append(f"{path}: cannot be read ({error.strerror})")
-            continue
-        digests[path.relative_to(folder).as_posix()] = digest
-        scores.append(prediction.score)
-        if prediction.anomaly_map is not None:
-            maxima.append(float(prediction.anomaly_map.max()))
-    if problems:
-        return Refused(tuple(problems))
-    groups = picture_groups(digests, by_folder=by_folder)
-    held_out = HeldOutScores(
-        image=np.asarray(scores, dtype=np.float32),
-        map_max=np.asarray(maxima, dtype=np.float32) if maxima else None,
-        groups=groups,
-        source="device",
+    quantile = _pixel_quantile(bundle, predictor.category, old)
+    found = _digests(predictor, list_inputs([str(folder)]))
+    if isinstance(found, Refused):
+        return found
+    digests = {p.relative_to(folder).as_posix(): d for p, d in found.items()}
+    held_out = _scored(
+        predictor,
+        found,
+        groups=picture_groups(digests, by_folder=by_folder),
+        quantile=quantile,
     )
+    if isinstance(held_out, Refused):
+        return held_out
+    used = {digests[name]: name for name in reversed(digests)}  # the first of copies
+    origin = fingerprint({name: digest for digest, name in used.items()})
     new, calibration = calibrate(
         held_out,
         rule=Rule("conformal", rate),
-        origin=Origin(fingerprint(digests), SET_BY, set_at),
+        origin=Origin(origin, SET_BY, set_at),
     )
+    groups = held_out.groups
     above_old = {"image": count_bounds(held_out.image, groups, old.image)}
     if held_out.map_max is not None and old.pixel is not None:
         above_old["pixel"] = count_bounds(held_out.map_max, groups, old.pixel)
     warnings = (
         *_duplicates(digests),
+        _grouped(held_out),
         small_n_message(new),
         _broken_promise(old.provenance["image"], above_old["image"]),
     )
     return Calibrated(
         *(bundle, predictor.category, old, new, calibration, above_old),
         warnings=tuple(line for line in warnings if line),
+    )
+
+
+def _pixel_quantile(bundle: Bundle, category: str, old: Thresholds) -> float | None:
+    """Give the quantile of all pixels that the bundle's pixel threshold is, if it is.
+
+    Raises:
+        BundleError: it is one, and the quantile is none.
+    """
+    provenance = old.provenance.get("pixel")
+    if provenance is None or provenance.parameters.get("statistic") != PIXEL_STATISTIC:
+        return None
+    quantile = provenance.parameters.get("quantile")
+    if isinstance(quantile, float) and 0 < quantile < 1:
+        return quantile
+    raise BundleError(
+        f"{bundle.root / FILE_NAME}: categories.{category}.thresholds.provenance.pixel."
+        f"parameters.quantile: found {json.dumps(quantile)[:60]}, expected a number "
+        'between 0 and 1; export again with "pyimgano bundle export"'
+    )
+
+
+def _digests(predictor: Predictor, paths: Sequence[Path]) -> dict[Path, str] | Refused:
+    """Give the sha256 of each picture file."""
+    digests = {}
+    problems = []
+    for path in paths:
+        try:
+            data = read_file(path, predictor.rules)
+        except ImageError as error:
+            problems.append(str(error))
+            continue
+        digests[path] = hashlib.sha256(data).hexdigest()
+    return Refused(tuple(problems)) if problems else digests
+
+
+def _scored(
+    predictor: Predictor,
+    digests: Mapping[Path, str],
+    *,
+    groups: Sequence[str],
+    quantile: float | None,
+) -> HeldOutScores | Refused:
+    """Score pictures, of those with equal bytes the first."""
+    scores: dict[str, float] = {}  # by digest
+    maxima: list[float] = []
+    own_groups: list[str] = []
+    problems: list[str] = []
+    has_map = predictor.engine.has_map
+    n_pictures = len(set(digests.values()))
+    pixels = None
+    if quantile is not None and has_map:
+        pixels = TopPixels(quantile, n_pictures)
+    for (path, digest), group in zip(digests.items(), groups, strict=True):
+        if digest in scores:
+            continue
+        try:
+            prediction = predictor.predict(predictor.read(path), with_map=has_map)
+        except ImageError as error:
+            problems.append(str(error))
+            continue
+        scores[digest] = prediction.score
+        own_groups.append(group)
+        if prediction.anomaly_map is not None:
+            maxima.append(float(prediction.anomaly_map.max()))
+            if pixels is not None:
+                pixels.add(prediction.anomaly_map)
+    if problems:
+        return Refused(tuple(problems))
+    codes = {
+        DUPLICATES: n_pictures < len(digests),
+        GROUPED: len(set(own_groups)) < n_pictures,
+    }
+    return HeldOutScores(
+        image=np.asarray(list(scores.values()), dtype=np.float32),
+        map_max=np.asarray(maxima, dtype=np.float32) if maxima else None,
+        groups=tuple(own_groups),
+        source="device",
+        pixels=None if pixels is None else pixels.result(),
+        warnings=tuple(code for code, applies in codes.items() if applies),
+    )
+
+
+def _grouped(held_out: HeldOutScores) -> str | None:
+    if GROUPED not in held_out.warnings:
+        return None
+    return (
+        f"{GROUPED}: {len(held_out.image)} pictures show {held_out.n_groups} parts; "
+        "the promise counts pictures as if each showed another part, so it is an "
+        "about: take one picture of each part"
     )
 
 
@@ -255,9 +348,9 @@ def _duplicates(digests: Mapping[str, str]) -> list[str]:
     shown = "; ".join(" = ".join(names[:3]) for names in copies[:SHOWN_DUPLICATES])
     more = "; ..." if len(copies) > SHOWN_DUPLICATES else ""
     return [
-        f"{sum(len(names) - 1 for names in copies)} pictures are byte-identical copies "
-        f"of others ({shown}{more}); each set counts as one group, yet the promise "
-        "needs pictures of different parts: remove the copies"
+        f"{DUPLICATES}: {sum(len(names) - 1 for names in copies)} pictures are "
+        f"byte-identical copies of others ({shown}{more}) and were left out: the "
+        "promise needs pictures of different parts; remove the copies"
     ]
 
 

@@ -31,6 +31,8 @@ MAP_TOLERANCE_OF_RANGE: Final = 1e-4
 EXACT_SCORES: Final = 10_000  # calibration scores kept as they are up to this number
 
 SMALL_N: Final = "CALIBRATION_SMALL_N"
+GROUPED: Final = "CALIBRATION_GROUPED"  # several pictures of one part
+PIXEL_STATISTIC: Final = "pixels of normal maps"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class HeldOutScores:
     groups: tuple[str, ...]  # (n,) which part each picture shows
     source: str  # "val", "kfold_pooled", "holdout" or "device"
     pixels: PooledPixels | None = None  # where the pixel threshold is made of them
+    warnings: tuple[str, ...] = ()  # codes that every provenance repeats
 
     @property
     def n_groups(self) -> int:
@@ -135,6 +138,55 @@ def quantile_rank(n: int, quantile: float) -> int:
     return math.ceil(Fraction(repr(float(quantile))) * n)
 
 
+class TopPixels:
+    """The largest pixels of many maps: enough for their exact pooled quantile.
+
+    Of N pixels in all, the quantile q is the (N - ceil(q N) + 1)-th largest: as many
+    values are kept, at most twice as many at a time, whatever the number of maps.
+    """
+
+    def __init__(self, quantile: float, n_maps: int) -> None:
+        self._quantile = quantile
+        self._n_maps = n_maps
+        self._n_seen = 0
+        self._n_pixels = 0  # of all maps, known from the first one on
+        self._n_kept = 0
+        self._largest = np.empty(0, dtype=np.float32)
+
+    def add(self, anomaly_map: npt.NDArray[np.float32]) -> None:
+        """Count one map (h, w)."""
+        values = np.asarray(anomaly_map, dtype=np.float32).ravel()
+        if not self._n_seen:
+            self._n_pixels = self._n_maps * values.size
+            rank = quantile_rank(self._n_pixels, self._quantile)
+            self._n_kept = self._n_pixels - rank + 1
+        self._n_seen += 1
+        self._largest = np.concatenate([self._largest, self._top(values)])
+        if len(self._largest) > 2 * self._n_kept:
+            self._largest = self._top(self._largest)
+
+    def result(self) -> PooledPixels:
+        """Give the quantile of all maps.
+
+        Raises:
+            ValueError: not as many maps were added as were announced.
+        """
+        if self._n_seen != self._n_maps:
+            raise ValueError(f"{self._n_seen} of {self._n_maps} maps were added")
+        kept = self._top(self._largest)
+        return PooledPixels(
+            quantile=self._quantile,
+            value=float(kept.min()),
+            n_pixels=self._n_pixels,
+            largest=float(kept.max()),
+        )
+
+    def _top(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        if len(values) <= self._n_kept:
+            return values
+        return np.partition(values, len(values) - self._n_kept)[-self._n_kept :]
+
+
 def threshold_above(score: float, tolerance: float = SCORE_TOLERANCE_REL) -> float:
     """Give the next float32 above a score plus the (relative) parity tolerance."""
     raised = np.float32(score + abs(score) * tolerance)
@@ -192,7 +244,7 @@ def pixel_threshold(
         threshold,
         origin,
         parameters={
-            "statistic": "pixels of normal maps",
+            "statistic": PIXEL_STATISTIC,
             "quantile": pixels.quantile,
             "pixels": pixels.n_pixels,
         },
@@ -258,7 +310,8 @@ def _provenance(
     return ThresholdProvenance(
         method=method,
         source=held_out.source,
-        approximate=held_out.source == "kfold_pooled",
+        # Conformal counts pictures as exchangeable, and those of one part are not.
+        approximate=held_out.source == "kfold_pooled" or GROUPED in held_out.warnings,
         parameters=parameters,
         requested_false_alarm_rate=rank.requested_rate if rank else None,
         used_false_alarm_rate=rank.used_rate if rank else None,
@@ -266,7 +319,7 @@ def _provenance(
         n_groups=held_out.n_groups,
         fingerprint=origin.fingerprint,
         score_summary=score_summary(scores) if summary is None else summary,
-        warnings=(SMALL_N,) if rank and rank.small_n else (),
+        warnings=(*((SMALL_N,) if rank and rank.small_n else ()), *held_out.warnings),
         set_by=origin.set_by,
         set_at=origin.set_at,
         bounds=count_bounds(scores, held_out.groups, threshold),

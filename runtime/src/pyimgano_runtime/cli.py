@@ -27,8 +27,6 @@ EXIT_BUNDLE: Final = 3
 EXIT_INPUTS: Final = 4
 EXIT_RUNTIME: Final = 5
 EXIT_INTERRUPTED: Final = 130
-SHOWN_UNLISTED: Final = 5
-
 SIGNATURE_TEXT: Final = (
     "lies beside the bundle; not verified here (pyimgano bundle verify --signature)"
 )
@@ -164,6 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     info.add_argument("bundle", metavar="BUNDLE", help="the bundle folder")
     info.add_argument("--json", action="store_true", help="print JSON")
+    _max_memory(info)
     _trust(info)
 
     from .calibrate_cli import add_arguments
@@ -214,12 +213,13 @@ def _max_memory(parser: argparse.ArgumentParser) -> None:
 
 def _memory_limit(options: argparse.Namespace) -> int | None:
     """Give the bytes that the command may take; None for no limit."""
-    if not hasattr(options, "max_memory") or options.max_memory == 0:
+    if options.max_memory == 0:
         return None
     from .engine import usable_cores
     from .memory_limit import HAS_EFFECT, default_limit, least_limit, show_size
 
-    threads = max(options.threads or 1, usable_cores())  # numpy and OpenCV use all
+    asked = getattr(options, "threads", None) or 1  # info starts none
+    threads = max(asked, usable_cores())  # numpy and OpenCV use all
     least = least_limit(threads)
     if options.max_memory is None:
         return default_limit(threads)
@@ -307,6 +307,7 @@ def _infer(options: argparse.Namespace) -> int:
     writer = RowWriter(options.output, force=options.force)
     paths = list_inputs(options.input)
     bundle = _opened(options)
+    writer.keep_out_of(bundle.root)
     _warn_unlisted(bundle.unlisted_files())
     predictor = Predictor.open(
         bundle,
@@ -335,16 +336,10 @@ def _calibrate(options: argparse.Namespace) -> int:
 
 
 def _warn_unlisted(paths: Sequence[str]) -> None:
-    for path in paths[:SHOWN_UNLISTED]:
-        print(
-            f"warning: {path} is in the bundle folder but not in its list of files; "
-            "it is never read",
-            file=sys.stderr,
-        )
-    if len(paths) > SHOWN_UNLISTED:
-        print(
-            f"warning: {len(paths) - SHOWN_UNLISTED} more such files", file=sys.stderr
-        )
+    from .bundle import unlisted_warnings
+
+    for line in unlisted_warnings(paths):
+        _say(line)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -413,11 +408,12 @@ def _info(options: argparse.Namespace) -> int:
         document = bundle.config.to_dict() | {"signature": signature}
         print(json_text(document, sys.stdout, indent=2))
         return 0
-    _print_info(bundle)
+    print_info(bundle)
     return 0
 
 
-def _print_info(bundle: Any) -> None:
+def print_info(bundle: Bundle) -> None:
+    """Print what a bundle says of itself."""
     from .threshold_words import describe_threshold
 
     config = bundle.config

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from ._reader import closest
-from .errors import BundleError
+from .errors import ConfigError
 
 FILE_NAME: Final = "infer_config.json"
 SCHEMA: Final = "pyimgano/infer_config"
@@ -324,18 +324,18 @@ def select_category(config_names: Sequence[str], name: str | None) -> str:
     """Give the category to use: the named one, or the only one.
 
     Raises:
-        BundleError: several and none named, or an unknown name; both list them.
+        ConfigError: several and none named, or an unknown name; both list them.
     """
     listed = ", ".join(sorted(config_names))
     if name is None:
         if len(config_names) == 1:
             return config_names[0]
-        raise BundleError(
+        raise ConfigError(
             f"{FILE_NAME} holds {len(config_names)} categories and none was named; "
             f"name one (--category): {listed}"
         )
     if name not in config_names:
-        raise BundleError(
+        raise ConfigError(
             f'{FILE_NAME}: no category "{name}" ({closest(name, config_names)}); '
             f"it holds: {listed}"
         )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
 
 from .infer_config import (
     FILE_NAME,
@@ -13,6 +13,7 @@ from .infer_config import (
     CategorySettings,
     InferConfig,
     RunConfig,
+    Thresholds,
 )
 
 TENSOR_FORMS: Final = {  # kind -> dtype, number of axes
@@ -20,6 +21,7 @@ TENSOR_FORMS: Final = {  # kind -> dtype, number of axes
     "score": ("float32", 1),
     "anomaly_map": ("float32", 3),
 }
+_PROVENANCE_TEXTS: Final = ("source", "set_by", "set_at")
 MAX_NAME: Final = 100  # characters of a category's name
 # Control characters and line ends: the same set in every language and version.
 NOT_SHOWN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -32,13 +34,68 @@ def bundle_contradictions(config: InferConfig, where: str) -> list[str]:
         *_model_contradictions(config),
         *_category_contradictions(config),
         *_golden_contradictions(config),
+        *text_problems(_texts_of_bundle(config)),
     ]
-    return [f"{where}: {line}" for line in found]
+    return placed(found, where)
 
 
 def run_contradictions(config: RunConfig, where: str) -> list[str]:
     """What does not fit together in a well-typed run document."""
-    return [f"{where}: {line}" for line in _shared_contradictions(config.categories)]
+    found = [
+        *_shared_contradictions(config.categories),
+        *text_problems(_texts_of_run(config)),
+    ]
+    return placed(found, where)
+
+
+def placed(found: Iterable[str], where: str) -> list[str]:
+    """Give problems with their file; a name in them may be one that cannot be shown."""
+    return [f"{where}: {NOT_SHOWN.sub('?', line)}" for line in found]
+
+
+def text_problems(texts: Iterable[tuple[str, str]]) -> list[str]:
+    """What cannot be shown of (place, text): it could rewrite a person's terminal."""
+    return [
+        f"{place}: found {json.dumps(text)[:60]}, expected characters that can be "
+        "shown, on one line"
+        for place, text in texts
+        if NOT_SHOWN.search(text)
+    ]
+
+
+def _texts_of_bundle(config: InferConfig) -> Iterator[tuple[str, str]]:
+    for key in ("name", "version", "created"):
+        yield f"bundle.{key}", getattr(config.bundle, key)
+    yield from _producer_texts("bundle", config.bundle.producer)
+    yield "input.reference_decoder", config.input.reference_decoder
+    for key in ("reference", "candidate", "machine"):
+        yield f"parity.{key}", getattr(config.parity, key)
+    for name, parity in config.parity.categories.items():
+        yield f"parity.categories.{name}.images", parity.images
+    yield from _training_texts(config.training)
+
+
+def _texts_of_run(config: RunConfig) -> Iterator[tuple[str, str]]:
+    yield "run.name", config.run.name
+    yield "run.created", config.run.created
+    yield from _producer_texts("run", config.run.producer)
+    yield "model.name", config.model.name
+    yield "model.preset", config.model.preset or ""
+    yield "input.reference_decoder", config.input.reference_decoder
+    yield from _training_texts(config.training)
+
+
+def _producer_texts(block: str, producer: dict[str, str]) -> Iterator[tuple[str, str]]:
+    for package, version in producer.items():
+        yield f"{block}.producer", package
+        yield f"{block}.producer.{package}", version
+
+
+def _training_texts(training: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, category in (training.get("categories") or {}).items():
+        yield f"training.categories.{name}.detector", category.get("detector", "")
+        for warning in category.get("warnings", ()):
+            yield f"training.categories.{name}.warnings", warning
 
 
 def _file_contradictions(config: InferConfig) -> list[str]:
@@ -78,40 +135,66 @@ def _model_contradictions(config: InferConfig) -> list[str]:
     return problems
 
 
+def category_name_problem(name: str) -> str | None:
+    """Why this cannot be the name of a category, in words; None if it can."""
+    if name.strip() and len(name) <= MAX_NAME and not NOT_SHOWN.search(name):
+        return None
+    return (
+        f"found the name {json.dumps(name)[:60]}, expected 1 to {MAX_NAME} printable "
+        "characters"
+    )
+
+
 def _shared_contradictions(categories: Mapping[str, CategorySettings]) -> list[str]:
     """What categories of both kinds must have."""
-    problems = []
+    problems = category_name_problems(categories)
     for name, category in categories.items():
-        if NOT_SHOWN.search(name) or not (name.strip() and len(name) <= MAX_NAME):
+        place = f"categories.{name}.thresholds"
+        problems += threshold_contradictions(category.thresholds, place)
+    return problems
+
+
+def category_name_problems(names: Iterable[str]) -> list[str]:
+    """What is wrong with the names of a document's categories."""
+    given = list(names)
+    problems = [
+        f"categories: {problem}"
+        for problem in map(category_name_problem, given)
+        if problem is not None
+    ]
+    return problems if given else ["categories: empty, expected at least one"]
+
+
+def threshold_contradictions(thresholds: Thresholds, place: str) -> list[str]:
+    """What does not fit together in a well-typed `thresholds` block."""
+    problems = []
+    for kind in THRESHOLD_KINDS:
+        if getattr(thresholds, kind) is None:
+            if kind in thresholds.provenance:
+                problems.append(
+                    f"{place}.provenance.{kind}: there is no {kind} threshold; "
+                    "remove it"
+                )
+        elif kind not in thresholds.provenance:
             problems.append(
-                f"categories: found the name {json.dumps(name)[:60]}, expected 1 to "
-                f"{MAX_NAME} printable characters"
+                f"{place}.provenance.{kind}: missing; every threshold says where it "
+                "comes from"
             )
-        thresholds = category.thresholds
-        for kind in THRESHOLD_KINDS:
-            if getattr(thresholds, kind) is None:
-                if kind in thresholds.provenance:
-                    problems.append(
-                        f"categories.{name}.thresholds.provenance.{kind}: there is no "
-                        f"{kind} threshold; remove it"
-                    )
-            elif kind not in thresholds.provenance:
-                problems.append(
-                    f"categories.{name}.thresholds.provenance.{kind}: missing; every "
-                    "threshold says where it comes from"
-                )
-        for kind, provenance in thresholds.provenance.items():
-            bounds = provenance.bounds
-            if bounds is not None and (
-                bounds.images_above > bounds.n_images
-                or bounds.groups_above > bounds.n_groups
-            ):
-                problems.append(
-                    f"categories.{name}.thresholds.provenance.{kind}.bounds: more are "
-                    "at or above the threshold than there are"
-                )
-    if not categories:
-        problems.append("categories: empty, expected at least one")
+    for kind, provenance in thresholds.provenance.items():
+        bounds = provenance.bounds
+        if bounds is not None and (
+            bounds.images_above > bounds.n_images
+            or bounds.groups_above > bounds.n_groups
+        ):
+            problems.append(
+                f"{place}.provenance.{kind}.bounds: more are at or above the threshold "
+                "than there are"
+            )
+        texts = [(key, getattr(provenance, key)) for key in _PROVENANCE_TEXTS]
+        texts += [("warnings", warning) for warning in provenance.warnings]
+        problems += text_problems(
+            (f"{place}.provenance.{kind}.{key}", text) for key, text in texts
+        )
     return problems
 
 

@@ -409,8 +409,9 @@ def _read_parity(fields: Fields) -> Parity:
 
 
 def _read_training(fields: Fields) -> dict[str, Any]:
-    """What is known of the training, free but for the names that are shown."""
+    """What is known of the training, free but for what is shown."""
     if fields.has("categories"):
         for _, category in fields.each("categories"):
             category.text("detector", "unknown")
+            category.texts("warnings", ())
     return fields.payload

@@ -24,6 +24,7 @@ HAS_EFFECT: Final = sys.platform.startswith("linux")
 _LIBRARIES: Final = 640 * MIB
 _THREAD: Final = 96 * MIB
 _SIZE: Final = re.compile(r"(\d{1,15})([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_LARGEST: Final = MIB * MIB * MIB  # RLIMIT_AS is a signed number of 64 bits
 _UNITS: Final = {"": 1, "K": 1024, "M": MIB, "G": 1024 * MIB, "T": MIB * MIB}
 
 
@@ -31,14 +32,17 @@ def parse_size(text: str) -> int | None:
     """Give the bytes of "4G", "512M" or "1000000"; None for "none" and "0".
 
     Raises:
-        ValueError: it is no size.
+        ValueError: it is no size, or more than the system can be told.
     """
     if text.lower() == "none":
         return None
     match = _SIZE.fullmatch(text) if text.isascii() else None
     if match is None:
         raise ValueError(f'found "{text}", expected a size such as 4G or 512M')
-    return int(match[1]) * _UNITS[match[2].upper()] or None
+    size = int(match[1]) * _UNITS[match[2].upper()]
+    if size > _LARGEST:
+        raise ValueError(f'found "{text}", expected at most {_LARGEST // MIB // MIB}T')
+    return size or None
 
 
 def show_size(n_bytes: int) -> str:

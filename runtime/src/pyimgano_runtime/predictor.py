@@ -100,8 +100,8 @@ class Predictor:
                 `thresholds_file.read_thresholds_file`.
 
         Raises:
-            BundleError: the bundle is refused, or has no such category.
-            ConfigError: the thresholds are those of another model or category.
+            BundleError: the bundle is refused.
+            ConfigError: no such category, or thresholds of another model or category.
         """
         if threshold is not None and thresholds is not None:
             raise ConfigError("threshold, thresholds: give one of them")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
+from .atomic import refuse_existing_file
 from .errors import ConfigError
 
 if TYPE_CHECKING:
@@ -89,21 +91,29 @@ class RowWriter:
         self._stream: TextIO = sys.stdout
         if self._path is None:
             return
-        if not self._path.name or self._path.is_dir():
+        if not self._path.name:
             raise ConfigError(f'--output "{output}": is a folder, expected a file')
-        if self._path.exists() and not self._path.is_file():
-            raise ConfigError(f"--output {output}: is a device, expected a file")
-        if self._path.exists() and not force:
-            raise ConfigError(
-                f"--output {output}: already exists and nothing is overwritten; "
-                "name another file or pass --force to replace it"
-            )
+        refuse_existing_file(self._path, force=force, is_ours=_looks_like_rows)
         self._temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.new")
 
     @property
     def to_file(self) -> bool:
         """Whether the rows go to a file, not to stdout."""
         return self._path is not None
+
+    def keep_out_of(self, bundle: Path) -> None:
+        """Refuse to write into a bundle's folder.
+
+        Raises:
+            ConfigError: the file would lie in it.
+        """
+        if self._path is None:
+            return
+        if self._path.resolve().is_relative_to(bundle.resolve()):
+            raise ConfigError(
+                f"--output {self._path}: lies in the bundle, which stays as it was "
+                "released; name a file beside it"
+            )
 
     def __enter__(self) -> RowWriter:
         if self._path is None:
@@ -134,6 +144,11 @@ class RowWriter:
         finally:
             self._stream.close()
             self._temporary.unlink(missing_ok=True)
+
+
+def _looks_like_rows(head: bytes) -> bool:
+    """Whether a file begins as `rows.py` begins its first row."""
+    return re.match(rb'\{"schema_version": "[0-9.]+", "input": "', head) is not None
 
 
 class Drain:

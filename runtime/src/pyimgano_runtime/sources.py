@@ -9,10 +9,11 @@ from typing import Final
 
 from .errors import ConfigError
 
-SUFFIXES: Final = frozenset(
+# What a folder's pictures are called, in training and in use alike.
+PICTURE_SUFFIXES: Final = frozenset(
     (
-        *(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"),
-        *(".pgm", ".ppm", ".pnm", ".npy"),
+        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff"),
+        *(".webp", ".gif", ".pgm", ".ppm", ".pnm", ".npy"),
     )
 )
 
@@ -21,7 +22,7 @@ def list_inputs(arguments: Iterable[str]) -> list[Path]:
     """Give the picture files of files and folders, folders sorted and recursive.
 
     A named file is always taken: if it is missing or no picture, that becomes its
-    error row. In a folder, files with a picture's suffix are taken.
+    error row. In a folder, files with a picture's suffix are taken, hidden ones not.
 
     Raises:
         ConfigError: no arguments, or a folder without any picture.
@@ -41,12 +42,13 @@ def list_inputs(arguments: Iterable[str]) -> list[Path]:
             Path(folder) / name
             for folder, _, names in os.walk(path, onerror=_refuse)
             for name in names
-            if Path(name).suffix.lower() in SUFFIXES
+            if Path(name).suffix.lower() in PICTURE_SUFFIXES
+            and not name.startswith(".")
         )
         if not inside:
             raise ConfigError(
                 f"{path}: holds no pictures; expected files that end with "
-                + " ".join(sorted(SUFFIXES))
+                + " ".join(sorted(PICTURE_SUFFIXES))
             )
         found += inside
     return found

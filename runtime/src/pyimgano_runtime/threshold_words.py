@@ -10,7 +10,7 @@ def describe_threshold(provenance: ThresholdProvenance) -> str:
 
     A rate is promised only where the method promises one.
     """
-    where = f"{provenance.method}"
+    where = _method(provenance)
     if provenance.n_images:
         pictures = (
             "labelled pictures"
@@ -27,6 +27,19 @@ def describe_threshold(provenance: ThresholdProvenance) -> str:
     parts.append(f"set by {provenance.set_by}, {provenance.set_at}")
     parts += provenance.warnings
     return "; ".join(parts)
+
+
+def _method(provenance: ThresholdProvenance) -> str:
+    """Give the method with the number that it was given, and what was counted."""
+    facts = provenance.parameters
+    text = provenance.method
+    number = facts.get("contamination", facts.get("quantile"))
+    if isinstance(number, (int, float)):
+        text += f" {number:g}"
+    if isinstance(facts.get("f1"), (int, float)):
+        text += f" ({facts['f1']:.3f})"
+    pixels = facts.get("statistic") == "pixels of normal maps"
+    return f"{text} of all pixels" if pixels else text
 
 
 def promise_of(provenance: ThresholdProvenance) -> str:

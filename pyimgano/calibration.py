@@ -19,9 +19,11 @@ from pyimgano_runtime.calibration import (
     HeldOutScores,
     Origin,
     Scores,
-    TopPixels,
     score_summary,
     stored_scores,
+)
+from pyimgano_runtime.calibration import (
+    TopPixels as TopPixels,  # `workbench.runner` takes it from here
 )
 from pyimgano_runtime.infer_config import (
     Calibration,

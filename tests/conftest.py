@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,10 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+
+# Some tests import onnxruntime themselves, past `quiet_onnxruntime`: no telemetry from
+# there either. It works only before the first import of onnxruntime.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # No deadline: a busy machine is no finding. The same examples in every run.
 settings.register_profile("tests", deadline=None, derandomize=True, max_examples=60)

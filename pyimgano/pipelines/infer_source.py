@@ -17,6 +17,7 @@ from pyimgano_runtime.calibration import fixed_thresholds
 from pyimgano_runtime.errors import ConfigError, raise_all
 from pyimgano_runtime.infer_config import (
     FILE_NAME,
+    FLOAT32_MAX,
     Checkpoint,
     InferConfig,
     InputRules,
@@ -28,7 +29,6 @@ from pyimgano_runtime.infer_config import (
 )
 from pyimgano_runtime.infer_config_checks import category_name_problem
 from pyimgano_runtime.sources import list_inputs
-from pyimgano_runtime.thresholds import FLOAT32_MAX
 
 from ..datasets.images import inspect_pictures
 from ..datasets.rows import ManifestRow

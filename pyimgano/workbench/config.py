@@ -9,14 +9,13 @@ from typing import Any, Final
 from pyimgano_runtime._reader import read_json
 from pyimgano_runtime.calibration import Rule
 from pyimgano_runtime.errors import ConfigError, raise_all
-from pyimgano_runtime.infer_config import THRESHOLD_METHODS
+from pyimgano_runtime.infer_config import FLOAT32_MAX, THRESHOLD_METHODS
 
 from ..datasets.catalog import DATASETS, DataSource
 from ..detectors import detector_class, read_detector_config
 from ..metrics.bootstrap import MIN_RESAMPLES
 from ..option_fields import option, options_schema, read_options
 
-FLOAT32_MAX: Final = 3.4028234e38
 RECIPES: Final = ("industrial-adapt",)
 
 

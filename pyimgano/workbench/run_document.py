@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from pyimgano_runtime._reader import dump_json, read_json
+from pyimgano_runtime._reader import dump_json
 from pyimgano_runtime.atomic import write_text
 from pyimgano_runtime.infer_config import (
     FILE_NAME,
@@ -69,7 +69,7 @@ def run_document(run: Run, *, categories: Sequence[str] = ()) -> RunConfig:
         training[name] = training_facts(run.report["categories"][name], detector)
     return RunConfig(
         kind="run",
-        run=RunInfo(run.folder.name, run.report["finished"], _producer(run)),
+        run=RunInfo(run.folder.name, run.report["finished"], run.versions()),
         model=ModelChoice(
             config.model.name, config.model.preset, detector.hyper_parameters()
         ),
@@ -116,13 +116,4 @@ def training_facts(report: dict[str, Any], detector: Any) -> dict[str, Any]:
         "data_fingerprint": report["data_fingerprint"],
         "metrics": metrics,
         "warnings": report["warnings"],
-    }
-
-
-def _producer(run: Run) -> dict[str, str]:
-    """Give the versions that trained."""
-    environment = read_json(run.folder / "environment.json")
-    packages = environment["packages"]
-    return {"pyimgano": environment["pyimgano"]} | {
-        name: packages[name] for name in ("torch", "numpy") if packages.get(name)
     }

@@ -23,8 +23,8 @@ def trained_sha256(run: Run, category: str) -> str:
     if found != recorded:
         raise ConfigError(
             f"{path}: sha256 is {found[:16]}..., training wrote {recorded[:16]}...; "
-            "the checkpoint was changed or belongs to another run, so the run's thresholds "
-            "and metrics are not its own: restore it, or train again"
+            "the checkpoint was changed or belongs to another run, so the run's "
+            "thresholds and metrics are not its own: restore it, or train again"
         )
     return found
 

@@ -13,6 +13,7 @@ from pyimgano_runtime.calibration import (
     PooledPixels,
     Rule,
     calibrate,
+    fixed_thresholds,
     quantile_rank,
     threshold_above,
 )
@@ -54,6 +55,15 @@ def test_the_rank_of_a_quantile_is_of_the_number_as_written(
 def test_the_rank_of_a_quantile_of_very_many_pixels_is_exact() -> None:
     assert quantile_rank(10**9, 0.999) == 999_000_000
     assert quantile_rank(10**9 + 1, 0.999) == 999_000_001
+
+
+@pytest.mark.parametrize("number", [1e39, -1e39, 1e300, float("nan"), float("inf")])
+def test_a_fixed_threshold_is_one_that_float32_can_hold(number: float) -> None:
+    who = {"set_by": "a test", "set_at": "2026-01-01T00:00:00Z"}
+    with pytest.raises(ConfigError, match=r"calibration\.threshold: found"):
+        fixed_thresholds(number, None, **who)
+    with pytest.raises(ConfigError, match=r"calibration\.pixel_threshold: found"):
+        fixed_thresholds(1.0, number, **who)
 
 
 @pytest.mark.parametrize("quantile", [0.0, 1.0, -0.1, float("nan")])

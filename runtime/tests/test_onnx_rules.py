@@ -308,6 +308,22 @@ def test_a_tensor_holds_what_its_dims_say(tensor: bytes, expected: str) -> None:
     assert expected in refusal(model(graph(extra=extra)))
 
 
+@pytest.mark.parametrize(
+    "extra",
+    [
+        # onnx reads no number where a walker could read a 0.
+        node("A", [], ["x"], field(5, field(1, "axes") + field(8, b""))),
+        node("A", [], ["x"], field(5, field(1, "values") + field(7, b""))),
+        field(5, field(1, b"") + field(2, FLOAT) + field(9, bytes(4))),
+        field(5, field(1, 1) + field(2, 7) + field(7, b"")),
+        field(5, field(1, 0) + field(2, FLOAT) + field(4, b"")),
+        field(5, field(1, 0) + field(2, 11) + field(10, b"")),
+    ],
+)
+def test_a_packed_field_without_numbers_is_refused(extra: bytes) -> None:
+    assert "is packed and empty" in refusal(model(graph(extra=extra)))
+
+
 @pytest.mark.parametrize("dtype", [0, 8, 14, 22, (1 << 32) + 1])
 def test_a_tensor_of_an_unused_type_is_refused(dtype: int) -> None:
     extra = field(5, field(2, dtype) + field(8, "w"))

@@ -59,6 +59,17 @@ def part(payload: dict[str, Any]) -> dict[str, Any]:
     return block
 
 
+def provenance(payload: dict[str, Any]) -> dict[str, Any]:
+    block: dict[str, Any] = part(payload)["thresholds"]["provenance"]["image"]
+    return block
+
+
+BOUNDS = {
+    **{"confidence": 0.95, "n_images": 8, "images_above": 1, "by_images": [0, 1]},
+    **{"n_groups": 8, "groups_above": 1, "by_groups": [0, 1]},
+}
+
+
 def test_what_was_written_is_read_again(path: Path) -> None:
     file = read_thresholds_file(path)
     assert file.to_json() == path.read_text(encoding="utf-8")
@@ -151,6 +162,38 @@ def test_a_wrong_file_is_refused_in_words(
     message = spoil(path, edit)
     assert expected in message
     assert str(path) in message
+
+
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        (
+            lambda p: provenance(p).update(bounds=BOUNDS | {"images_above": 99}),
+            "part.thresholds.provenance.image.bounds: more are at or above",
+        ),
+        (
+            lambda p: provenance(p).update(set_by="x\x1b[2J"),
+            "provenance.image.set_by: found",
+        ),
+        (lambda p: p["bundle"].update(name="x\n"), "bundle.name: found"),
+        (lambda p: p["bundle"].update(version="x\n"), "bundle.version: found"),
+        (
+            lambda p: p["categories"].update({"a\x1b": part(p)}),
+            "categories: found the name",
+        ),
+        (
+            lambda p: p["categories"].update({"a" * 101: part(p)}),
+            "categories: found the name",
+        ),
+    ],
+)
+def test_the_rules_of_bundles_hold_here_too(
+    path: Path, edit: Callable[[dict[str, Any]], object], expected: str
+) -> None:
+    message = spoil(path, edit)
+    assert expected in message
+    assert "\x1b" not in message
+    assert "\n" not in message
 
 
 def test_every_problem_comes_at_once(path: Path) -> None:

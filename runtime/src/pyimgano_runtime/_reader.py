@@ -14,11 +14,13 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from ._version import __version__
 from .errors import ConfigError, PyimganoError
 
 MAX_JSON_BYTES: Final = 64 * 1024 * 1024
@@ -129,6 +131,48 @@ def parse_json(
             "character; write the text as plain UTF-8"
         )
     return value
+
+
+def check_version(
+    payload: Any,
+    where: str,
+    *,
+    schema: str,
+    newest: tuple[int, int],
+    made_by: str,
+    advice: Callable[[], str],
+    error: type[PyimganoError],
+) -> None:
+    """Refuse a document of another format, or of a version that is not read here.
+
+    Args:
+        newest: MAJOR and MINOR; all minors up to it are read.
+        made_by: the command that writes such a document.
+        advice: what to install where the version is another one.
+
+    Raises:
+        PyimganoError: of the class `error`.
+    """
+    if not isinstance(payload, dict) or payload.get("schema") != schema:
+        raise error(
+            f'{where}: expected a JSON object with "schema": "{schema}"; '
+            f'make one with "{made_by}"'
+        )
+    version = payload.get("schema_version")
+    match = None
+    if isinstance(version, str):
+        match = re.fullmatch(r"(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})", version)
+    major, minor = newest
+    if match is None:
+        raise error(
+            f"{where}: schema_version: found {json.dumps(version)[:60]}, expected a "
+            f'text "MAJOR.MINOR", such as "{major}.{minor}"'
+        )
+    if int(match[1]) != major or int(match[2]) > minor:
+        raise error(
+            f"{where}: schema_version is {version}, runtime {__version__} reads "
+            f"{major}.0 to {major}.{minor}; install {advice()}"
+        )
 
 
 def _is_deeper(value: Any, levels: int) -> bool:

@@ -20,7 +20,12 @@ import numpy.typing as npt
 
 from .binomial_bounds import count_bounds
 from .errors import ConfigError
-from .infer_config import Calibration, ThresholdProvenance, Thresholds
+from .infer_config import (
+    FLOAT32_MAX,
+    Calibration,
+    ThresholdProvenance,
+    Thresholds,
+)
 
 Scores = npt.NDArray[np.float32]
 
@@ -329,7 +334,17 @@ def _provenance(
 def fixed_thresholds(
     image: float, pixel: float | None, *, set_by: str, set_at: str
 ) -> tuple[Thresholds, Calibration]:
-    """Give thresholds that a person chose; there are no scores and no p-values."""
+    """Give thresholds that a person chose; there are no scores and no p-values.
+
+    Raises:
+        ConfigError: a number that float32 cannot hold.
+    """
+    for key, number in (("threshold", image), ("pixel_threshold", pixel)):
+        if number is not None and not abs(number) <= FLOAT32_MAX:
+            raise ConfigError(
+                f"calibration.{key}: found {number}, expected a finite number that "
+                "float32 can hold: scores are compared as float32"
+            )
 
     def one() -> ThresholdProvenance:
         return ThresholdProvenance(

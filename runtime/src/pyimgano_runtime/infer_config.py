@@ -16,6 +16,7 @@ from typing import Any, Final
 from ._reader import closest
 from .errors import ConfigError
 
+FLOAT32_MAX: Final = 3.4028234663852886e38
 FILE_NAME: Final = "infer_config.json"
 SCHEMA: Final = "pyimgano/infer_config"
 MAJOR: Final = 1

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from functools import partial
 from typing import Any
 
-from ._reader import Fields, is_side
+from ._reader import Fields, check_version, is_side
 from ._version import __version__
 from .errors import BundleError, raise_all
 from .infer_config import (
@@ -132,26 +131,15 @@ def _open_top(payload: Any, where: str, problems: list[str]) -> Fields:
 
 
 def _check_version(payload: Any, where: str) -> None:
-    if not isinstance(payload, dict) or payload.get("schema") != SCHEMA:
-        raise BundleError(
-            f'{where}: expected a JSON object with "schema": "{SCHEMA}"; '
-            'make one with "pyimgano bundle export"'
-        )
-    version = payload.get("schema_version")
-    match = None
-    if isinstance(version, str):
-        match = re.fullmatch(r"(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})", version)
-    if match is None:
-        raise BundleError(
-            f"{where}: schema_version: found {json.dumps(version)[:60]}, expected a "
-            f'text "MAJOR.MINOR", such as "{MAJOR}.{MINOR}"'
-        )
-    major, minor = int(match[1]), int(match[2])
-    if major != MAJOR or minor > MINOR:
-        raise BundleError(
-            f"{where}: schema_version is {version}, runtime {__version__} reads "
-            f"{MAJOR}.0 to {MAJOR}.{MINOR}; install {_runtime_for(payload)}"
-        )
+    check_version(
+        payload,
+        where,
+        schema=SCHEMA,
+        newest=(MAJOR, MINOR),
+        made_by="pyimgano bundle export",
+        advice=lambda: _runtime_for(payload),
+        error=BundleError,
+    )
     requires = payload.get("requires")
     wanted = requires if isinstance(requires, list) else []
     unknown = {item for item in wanted if isinstance(item, str)} - REQUIREMENTS

@@ -117,6 +117,9 @@ def fields(view: memoryview, kinds: Kinds) -> Iterator[tuple[int, int, memoryvie
         length = {EIGHT: 8, FOUR: 4}.get(wire, 0)
         if wire == BYTES:
             length, position = varint(view, position)
+            if not length and len(wires) > 1:
+                # No writer makes one; empty bytes mean "not packed" to our readers.
+                raise ValueError(f"field {number} is packed and empty")
         if position + length > end:
             raise ValueError("a field is longer than the file")
         value_bytes = view[position : position + length]

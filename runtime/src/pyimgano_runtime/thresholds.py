@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
+from .infer_config import FLOAT32_MAX as FLOAT32_MAX  # the range of the rule below
 
 
 def is_anomaly(score: float, threshold: float) -> bool:

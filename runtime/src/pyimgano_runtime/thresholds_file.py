@@ -8,17 +8,21 @@ They belong to the scores of one model file: another one's scores are not compar
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ._reader import Fields, closest, dump_json, read_json
-from ._version import __version__
+from ._reader import Fields, check_version, closest, dump_json, read_json
 from .errors import ConfigError, raise_all
 from .infer_config import Calibration, CategoryConfig, Thresholds
+from .infer_config_checks import (
+    category_name_problems,
+    placed,
+    text_problems,
+    threshold_contradictions,
+)
 from .thresholds_reader import read_calibration, read_sha256, read_thresholds
 
 if TYPE_CHECKING:
@@ -129,8 +133,8 @@ def read_thresholds_file(path: str | os.PathLike[str]) -> ThresholdsFile:
     about.finish()
     categories = {name: _read_category(f) for name, f in top.each("categories")}
     top.finish()
-    if not categories and not problems:
-        problems.append(f"{where}: categories: empty, expected at least one")
+    if not problems:
+        problems += placed(_contradictions(bundle, categories), where)
     raise_all(problems)
     return ThresholdsFile(place.name, bundle, categories, version)
 
@@ -142,41 +146,36 @@ def _read_category(fields: Fields) -> CategoryThresholds:
             "model_sha256", "expected texts of 64 lower-case hexadecimal digits"
         )
     thresholds = read_thresholds(fields.fields("thresholds"))
-    for kind in ("image", "pixel"):
-        is_there = getattr(thresholds, kind) is not None
-        if is_there != (kind in thresholds.provenance):
-            fields.problem(
-                f"thresholds.provenance.{kind}",
-                "missing; every threshold says where it comes from"
-                if is_there
-                else f"there is no {kind} threshold; remove it",
-            )
     calibration = read_calibration(fields.fields("calibration"))
     fields.finish()
     return CategoryThresholds(digests, thresholds, calibration)
 
 
+def _contradictions(
+    bundle: CalibratedBundle, categories: dict[str, CategoryThresholds]
+) -> list[str]:
+    """What is right alone and wrong together, as in `infer_config.json`."""
+    texts = (("bundle.name", bundle.name), ("bundle.version", bundle.version))
+    problems = [*text_problems(texts), *category_name_problems(categories)]
+    for name, category in categories.items():
+        place = f"categories.{name}.thresholds"
+        problems += threshold_contradictions(category.thresholds, place)
+    return problems
+
+
 def _check_version(payload: Any, where: str) -> None:
-    if not isinstance(payload, dict) or payload.get("schema") != SCHEMA:
-        raise ConfigError(
-            f'{where}: expected a JSON object with "schema": "{SCHEMA}"; '
-            'make one with "pyimgano-runtime calibrate"'
-        )
-    version = payload.get("schema_version")
-    match = None
-    if isinstance(version, str):
-        match = re.fullmatch(r"(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})", version)
-    if match is None:
-        raise ConfigError(
-            f"{where}: schema_version: found {json.dumps(version)[:60]}, expected a "
-            f'text "MAJOR.MINOR", such as "{MAJOR}.{MINOR}"'
-        )
-    if int(match[1]) != MAJOR or int(match[2]) > MINOR:
-        raise ConfigError(
-            f"{where}: schema_version is {version}, runtime {__version__} reads "
-            f"{MAJOR}.0 to {MAJOR}.{MINOR}; install a pyimgano-runtime that reads "
-            f"schema {version}, or calibrate again with this one"
-        )
+    check_version(
+        payload,
+        where,
+        schema=SCHEMA,
+        newest=(MAJOR, MINOR),
+        made_by="pyimgano-runtime calibrate",
+        advice=lambda: (
+            "a pyimgano-runtime that reads schema "
+            f"{payload['schema_version']}, or calibrate again with this one"
+        ),
+        error=ConfigError,
+    )
 
 
 def _short(digests: tuple[str, ...]) -> str:

@@ -7,10 +7,11 @@ thresholds.json.
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Any
 
 from ._reader import Fields, closest, nearest
 from .infer_config import (
+    FLOAT32_MAX,
     THRESHOLD_KINDS,
     THRESHOLD_METHODS,
     Calibration,
@@ -18,8 +19,6 @@ from .infer_config import (
     ThresholdProvenance,
     Thresholds,
 )
-
-FLOAT32_MAX: Final = 3.4028234663852886e38
 
 
 def read_thresholds(fields: Fields) -> Thresholds:

@@ -174,6 +174,8 @@ def _judge(
         with TerminalProgress() as progress:
             source = open_source(options, Path(workspace), progress)
             plan = make_plan(source, options)
+            if plan.bundle is not None:
+                writer.keep_out_of(plan.bundle.root)
             predictor = open_predictor(plan, paths)
     if plan.bundle is not None:
         for line in unlisted_warnings(plan.bundle.unlisted_files()):

@@ -204,6 +204,22 @@ def test_a_score_on_the_threshold_is_no_disagreement_of_engines(
         assert run_cli(*command, "--threshold", f"{threshold}", *rest).code == 0
 
 
+def test_rows_are_not_written_into_the_bundle_nor_over_a_foreign_file(
+    run_cli: Run, two_parts: Exported, pictures: list[Path], tmp_path: Path
+) -> None:
+    bundle = Path(shutil.copytree(two_parts.bundle, tmp_path / "b"))
+    command = ["infer", "--infer-config", bundle, "--infer-category", "bracket"]
+    inside = run_cli(*command, "--output", bundle / "rows.jsonl", pictures[0])
+    assert inside.code == 2
+    assert "which stays as it was released" in inside.stderr
+    assert not (bundle / "rows.jsonl").exists()
+    notes = tmp_path / "notes.txt"
+    notes.write_text("precious")
+    foreign = run_cli(*command, "--output", notes, "--force", pictures[0])
+    assert foreign.code == 2
+    assert notes.read_text() == "precious"
+
+
 def test_a_document_that_is_a_pipe_is_refused_not_waited_for(
     run_cli: Run, pictures: list[Path], tmp_path: Path
 ) -> None:

@@ -69,9 +69,7 @@ def test_a_bundle_that_tells_nothing_of_its_training_is_shown(
     remove_goldens(bundle)
 
     def change(document: dict[str, Any]) -> None:
-        document["training"] = {
-            "categories": {"bracket": {"metrics": [], "counts": 3, "warnings": "x"}}
-        }
+        document["training"] = {"categories": {"bracket": {"metrics": [], "counts": 3}}}
 
     edit_document(bundle, change)
     done = run_cli("bundle", "inspect", bundle)

@@ -1,4 +1,4 @@
-"""A command-line number within a range that is not NaN."""
+"""Command-line numbers that are not NaN, within a range or without one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,19 @@ import math
 from typing import Any
 
 import click
+
+
+class FiniteNumber(click.types.FloatParamType):
+    """click's float takes "nan" and "inf"."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:
+        """Give the number, or fail in words."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number", param, ctx)
+        return number
 
 
 class FiniteRange(click.FloatRange):
@@ -17,7 +30,7 @@ class FiniteRange(click.FloatRange):
         """Give the number, or fail with the range in words."""
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
-            bounded = self.min is not None or self.max is not None
-            reach = f" from {self.min} to {self.max}" if bounded else ""
-            self.fail(f"{value} is no finite number{reach}", param, ctx)
+            self.fail(
+                f"{value} is no finite number from {self.min} to {self.max}", param, ctx
+            )
         return number

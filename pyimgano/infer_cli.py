@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .command_errors import EXIT_FAILED, exit_code_of
-from .finite_range import FiniteRange
+from .finite_range import FiniteNumber
 
 if TYPE_CHECKING:
     from .pipelines.infer_source import InferOptions
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     "--checkpoint",
     type=click.Path(path_type=Path),
     help="Fitted detector (model.safetensors); with --infer-config and --from-run it "
-    "replaces theirs.",
+    "replaces theirs: another model than theirs needs --threshold too.",
 )
 @click.option("--preset", help='Named hyper-parameters of --model: "fast", "fine".')
 @click.option(
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     help="Default: torch for a run, onnx for a bundle; onnx for a run exports in "
     "memory and compares with torch first.",
 )
-@click.option("--threshold", type=FiniteRange(), help="Replaces the image threshold.")
+@click.option("--threshold", type=FiniteNumber(), help="Replaces the image threshold.")
 @click.option(
     "--thresholds",
     type=click.Path(path_type=Path),

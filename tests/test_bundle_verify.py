@@ -61,6 +61,7 @@ def test_a_bundle_as_it_was_exported_is_verified(made: Exported, verify: Run) ->
     assert whats == ["document", "files", "graph", "goldens"]
     assert "bracket: 4 of 4 agree in onnxruntime" in done.stdout
     assert "not compared with the trained checkpoint" in done.stdout
+    assert "thresholds in infer_config.json may be edited" in done.stdout
     assert done.stdout.endswith("verdict: verified\n")
     assert done.stderr == ""
 

@@ -57,6 +57,13 @@ def print_verification(report: dict[str, Any]) -> None:
         _say(console, f"{finding['verdict']:<8} {finding['what']:<10} {details}")
     if report["goldens"] is not None and report["run"] is None:
         _say(console, "note     not compared with the trained checkpoint (--run does)")
+    known = {finding["what"] for finding in report["findings"]}
+    if not known & {"run", "sha256", "signature"}:
+        _say(
+            console,
+            "note     thresholds in infer_config.json may be edited, and its own hash "
+            "is not listed: --expect-sha256, --signature or --run notice it",
+        )
     if report["sha256"] is not None:
         _say(console, f"sha256 of infer_config.json: {report['sha256']}")
     failed = sum(finding["verdict"] == "FAILED" for finding in report["findings"])

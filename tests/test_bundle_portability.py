@@ -106,5 +106,5 @@ def test_nothing_in_a_bundle_names_the_machine_that_made_it(
         if path.is_file():
             data = path.read_bytes()
             for place in (made.run, made.manifest.parent, Path.home()):
-                if str(place) not in ("/", "/root"):  # also words of other texts
+                if len(place.parts) > 2:  # shorter ones are words of other texts
                     assert str(place).encode() not in data, path.name

@@ -101,6 +101,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
+    _add_infer(commands)
+    _add_check_and_info(commands)
+    _add_calibrate(commands)
+    return parser
+
+
+def _add_infer(commands: Any) -> None:
     infer = _command(
         commands,
         "infer",
@@ -145,6 +152,8 @@ def _parser() -> argparse.ArgumentParser:
     _trust(infer)
     infer.add_argument("input", nargs="+", metavar="INPUT", help="files or folders")
 
+
+def _add_check_and_info(commands: Any) -> None:
     check = _command(
         commands,
         "check",
@@ -165,6 +174,8 @@ def _parser() -> argparse.ArgumentParser:
     _max_memory(info)
     _trust(info)
 
+
+def _add_calibrate(commands: Any) -> None:
     from .calibrate_cli import add_arguments
 
     calibrate = _command(
@@ -177,7 +188,6 @@ def _parser() -> argparse.ArgumentParser:
     _threads(calibrate)
     _max_memory(calibrate)
     _trust(calibrate)
-    return parser
 
 
 def _command(

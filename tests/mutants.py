@@ -139,7 +139,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "the quantile of pixels keeps each map's own share only",
-        "pyimgano/calibration.py",
+        f"{RUNTIME}/calibration.py",
         "self._n_kept = self._n_pixels - rank + 1",
         "self._n_kept = (self._n_pixels - rank) // self._n_maps + 1",
         "tests/test_calibration_methods.py",
@@ -147,8 +147,10 @@ MUTANTS: Final = (
     Mutant(
         "test pictures may set the threshold by their labels",
         "pyimgano/workbench/labelled_rows.py",
-        'for part in ("train", "val", "test")',
-        'for part in ("train", "val")',
+        """        for part in ("train", "val", "test")
+        for image, digest""",
+        """        for part in ("train", "val")
+        for image, digest""",
         "tests/test_calibration_train.py",
         "by_their_bytes",
     ),
@@ -476,7 +478,7 @@ MUTANTS: Final = (
     Mutant(
         "hard links are opened",
         f"{RUNTIME}/paths.py",
-        "if facts.st_nlink > 1:",
+        "if facts.st_nlink > 1 and not allow_hard_links:",
         "if False:",
         "runtime/tests/test_bundle_paths.py",
     ),

@@ -138,7 +138,7 @@ N_HELD_OUT = 19  # k = 18: a new normal reaches the threshold at 2 of 20, the pr
 N_NEW = 40
 # The mean rate may differ from the promise by this many of its standard errors, taken
 # from the spread between repetitions. Measured: val 0.102 (standard error 0.004),
-# pooled folds 0.088 (0.004), device 0.099 (0.009). Folds are cautious, so the rate may
+# pooled folds 0.088 (0.004), device 0.100 (0.009). Folds are cautious, so the rate may
 # also be lower, but not less than half of the promise.
 ERRORS = 3.0
 

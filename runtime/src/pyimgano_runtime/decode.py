@@ -231,6 +231,8 @@ def _decode_with_opencv(data: bytes, header: ImageHeader, name: str) -> Image:
         with quiet_opencv():
             bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as cause:
+        if cause.code == cv2.Error.StsNoMem:
+            raise MemoryError(cause.err) from cause  # no fault of the file
         raise damaged(
             name, f"{header.format} file that OpenCV refuses ({cause.err})"
         ) from cause

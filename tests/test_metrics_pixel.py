@@ -1,69 +1,24 @@
 """Pixel metrics against brute force, within the bounds that they state."""
 
 import tracemalloc
-from itertools import pairwise
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import f1_score, roc_auc_score
 
+from pixel_brute_force import AUPRO_LIMITS as LIMITS
+from pixel_brute_force import brute_force, seg_f1
 from pyimgano.metrics import PixelMetrics, pixel
 
 ROUNDING = 1e-11  # float64 sums in another order; measured below 1e-14
-LIMITS = {"aupro_0.3": 0.3, "aupro_0.05": 0.05}
+BINNED = ("pixel_auroc", *LIMITS, "oracle_seg_f1")
 
 
-def _measure(images):
-    metrics = PixelMetrics()
+def _measure(images, threshold=None):
+    metrics = PixelMetrics(threshold)
     for anomaly_map, mask in images:
         metrics.add(np.float32(anomaly_map), np.array(mask, bool))
     return metrics.result().to_json()
-
-
-def _regions(mask):
-    """8-connected regions as lists of (row, column), by flood fill."""
-    todo = {(int(row), int(column)) for row, column in np.argwhere(mask)}
-    regions = []
-    while todo:
-        region, front = [], [todo.pop()]
-        while front:
-            row, column = front.pop()
-            region.append((row, column))
-            around = {(row + i, column + j) for i in (-1, 0, 1) for j in (-1, 0, 1)}
-            front += around & todo
-            todo -= around
-        regions.append(region)
-    return regions
-
-
-def _brute_force(images):
-    """All metrics from their definitions: every distinct score is a threshold."""
-    images = [(np.float32(scores), np.array(mask, bool)) for scores, mask in images]
-    normal = np.concatenate([scores[~mask] for scores, mask in images])
-    defect = np.concatenate([scores[mask] for scores, mask in images])
-    regions = [
-        np.array([scores[pixel] for pixel in region])
-        for scores, mask in images
-        for region in _regions(mask)
-    ]
-    curve = [(0.0, 0.0)]
-    for threshold in sorted({*normal.tolist(), *defect.tolist()}, reverse=True):
-        overlap = np.mean([(region >= threshold).mean() for region in regions])
-        curve.append(((normal >= threshold).mean(), overlap))
-
-    metrics = {
-        "pixel_auroc": ((defect[:, None] > normal).mean())
-        + 0.5 * (defect[:, None] == normal).mean()
-    }
-    for key, limit in LIMITS.items():
-        area = 0.0
-        for (x0, y0), (x1, y1) in pairwise(curve):
-            if x0 < limit and x1 > x0:
-                end = min(x1, limit)
-                y_end = y0 + (y1 - y0) * (end - x0) / (x1 - x0)
-                area += (end - x0) * (y0 + y_end) / 2
-        metrics[key] = area / limit
-    return metrics
 
 
 def _random_images(seed, *, n_images=3, size=(12, 10), n_levels=None):
@@ -100,6 +55,8 @@ def test_a_case_computed_by_hand():
     assert report["aupro_0.05"] == pytest.approx((1 / 4 + at_limit) / 2)
     # 9 beats 11; 8 beats 10 and ties 1; 5 beats 7 and ties 2.
     assert report["pixel_auroc"] == pytest.approx((11 + 10.5 + 8) / 33)
+    # At 8: 2 hits, 1 false, 1 missed; at 5: 3 hits, 4 false. Of all, 8 is best.
+    assert report["oracle_seg_f1"] == pytest.approx(4 / 6)
     assert (report["n_images"], report["n_defect_regions"]) == (1, 2)
 
 
@@ -108,7 +65,7 @@ def test_a_case_computed_by_hand():
 def test_metrics_equal_brute_force_over_all_thresholds(seed, n_levels):
     images = _random_images(seed, n_levels=n_levels)
     report = _measure(images)
-    for key, expected in _brute_force(images).items():
+    for key, expected in brute_force(images).items():
         bound = report[f"{key}_error_bound"]
         if n_levels is not None:  # whole numbers never share a bin
             bound = 0.0
@@ -121,10 +78,99 @@ def test_the_stated_bounds_hold_for_bins_far_too_wide(seed, max_bins, monkeypatc
     monkeypatch.setattr(pixel, "_MAX_BINS", max_bins)
     images = _random_images(seed)
     report = _measure(images)
-    for key, expected in _brute_force(images).items():
+    for key, expected in brute_force(images).items():
         bound = report[f"{key}_error_bound"]
         assert abs(report[key] - expected) <= bound + ROUNDING, key
         assert bound > 0, key
+    # Bin edges are thresholds, too: the best of them is never above the best of all.
+    assert report["oracle_seg_f1"] <= brute_force(images)["oracle_seg_f1"] + ROUNDING
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("threshold", [-1, 0.5, 1.0, 2.5, 99])
+@pytest.mark.parametrize("n_levels", [3, None])
+def test_seg_f1_equals_brute_force(seed, threshold, n_levels):
+    images = _random_images(seed, n_levels=n_levels)
+    report = _measure(images, threshold)
+    assert report["seg_f1"] == seg_f1(images, threshold)
+    assert (
+        report["seg_f1"]
+        <= report["oracle_seg_f1"] + (report["oracle_seg_f1_error_bound"])
+    )
+
+
+def test_seg_f1_is_exact_in_bins_far_too_wide(monkeypatch):
+    monkeypatch.setattr(pixel, "_MAX_BINS", 2)
+    images = _random_images(1)
+    assert _measure(images, 0.7)["seg_f1"] == seg_f1(images, 0.7)
+
+
+def test_seg_f1_counts_all_pixels_of_all_images_together():
+    first = ([[5, 5, 1, 1]], [[1, 0, 0, 0]])  # 1 hit, 1 false
+    second = ([[1, 1, 5, 5]], [[1, 1, 1, 0]])  # 1 hit, 1 false, 2 missed
+    normal = ([[5, 1, 1, 1]], [[0, 0, 0, 0]])  # 1 false
+    report = _measure([first, second, normal], 3)
+    assert report["seg_f1"] == pytest.approx(2 * 2 / (2 * 2 + 3 + 2))
+
+
+def test_seg_f1_agrees_with_scikit_learn():
+    images = _wide_images()
+    scores = np.concatenate([scores.ravel() for scores, _ in images])
+    truth = np.concatenate([mask.ravel() for _, mask in images])
+    expected = f1_score(truth, scores >= np.float32(1.1))
+    assert _measure(images, 1.1)["seg_f1"] == pytest.approx(expected, abs=ROUNDING)
+
+
+@pytest.mark.parametrize("decimal", [0.1, 0.3, 0.7, 0.9])
+def test_a_pixel_equal_to_the_threshold_as_float32_is_flagged(decimal):
+    # 0.7 as float32 is below 0.7 as float64, 0.1 above.
+    assert _measure([([[decimal, 0]], [[1, 0]])], decimal)["seg_f1"] == 1.0
+    above = np.nextafter(np.float32(decimal), np.float32(1))
+    assert _measure([([[decimal, 0]], [[1, 0]])], above)["seg_f1"] == 0.0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300])
+def test_a_pixel_threshold_that_is_not_finite_is_refused(bad):
+    with pytest.raises(ValueError, match="threshold must be finite"):
+        PixelMetrics(bad)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "masks", "reason"),
+    [
+        (None, [[[1, 0]]], "no pixel threshold was given"),
+        (1.5, [], "no image was added"),
+        (1.5, [[[0, 0]]], "no defect pixel in the masks of 1 images"),
+    ],
+)
+def test_seg_f1_is_none_with_a_reason(threshold, masks, reason):
+    metrics = PixelMetrics(threshold)
+    for mask in masks:
+        metrics.add(np.float32([[1, 2]]), np.array(mask, bool))
+    result = metrics.result()
+    assert result.seg_f1 is None
+    assert result.to_json()["seg_f1"] is None
+    assert result.reasons["seg_f1"] == reason
+
+
+def test_seg_f1_needs_no_normal_pixel():
+    assert _measure([([[1, 2]], [[1, 1]])], 1.5)["seg_f1"] == pytest.approx(2 / 3)
+
+
+def test_the_outcome_does_not_depend_on_the_rows_counted_at_a_time(monkeypatch):
+    images = _random_images(2) + _random_images(3, size=(31, 7))
+    whole = _measure(images, 0.7)
+    for pixels in (1, 20, 100):
+        monkeypatch.setattr(pixel, "_BLOCK_PIXELS", pixels)
+        assert _measure(images, 0.7) == pytest.approx(whole, abs=ROUNDING)
+
+
+def test_the_best_f1_is_sure_where_no_bin_mixes_both_classes(monkeypatch):
+    # Wide bins hide scores, but each holds scores of one class.
+    monkeypatch.setattr(pixel, "_MAX_BINS", 8)
+    scores = np.float32([[1, 1.01, 1.02, 8, 8.01, 8.02]])
+    report = _measure([(scores, [[0, 0, 0, 1, 1, 1]])])
+    assert (report["oracle_seg_f1"], report["oracle_seg_f1_error_bound"]) == (1, 0)
 
 
 def _wide_images(n_images=8):
@@ -155,7 +201,7 @@ def test_auroc_of_large_maps_is_within_its_bound_of_scikit_learn():
 def test_bounds_of_smooth_positive_maps_are_negligible():
     images = [(1 + np.abs(scores), mask) for scores, mask in _wide_images()]
     report = _measure(images)
-    for key in ("pixel_auroc", *LIMITS):
+    for key in BINNED:
         assert report[f"{key}_error_bound"] < 2e-6, key  # measured 5e-7
 
 
@@ -293,7 +339,7 @@ def test_undefined_metrics_are_none_with_a_reason(masks, reason):
         metrics.add(np.float32([[1, 2]]), np.array(mask, bool))
     result = metrics.result()
     report = result.to_json()
-    for key in ("pixel_auroc", *LIMITS):
+    for key in BINNED:
         assert report[key] is None
         assert report[f"{key}_error_bound"] is None
         assert result.reasons[key] == reason
@@ -301,7 +347,7 @@ def test_undefined_metrics_are_none_with_a_reason(masks, reason):
 
 
 def test_the_report_holds_plain_numbers():
-    report = _measure(_random_images(0))
+    report = _measure(_random_images(0), 0.5)
     assert {key: type(value) for key, value in report.items()} == {
         "pixel_auroc": float,
         "pixel_auroc_error_bound": float,
@@ -309,6 +355,9 @@ def test_the_report_holds_plain_numbers():
         "aupro_0.3_error_bound": float,
         "aupro_0.05": float,
         "aupro_0.05_error_bound": float,
+        "oracle_seg_f1": float,
+        "oracle_seg_f1_error_bound": float,
+        "seg_f1": float,
         "n_images": int,
         "n_defect_regions": int,
     }
@@ -340,3 +389,18 @@ def test_memory_does_not_grow_with_the_number_of_images():
     assert 25e6 < max(held) < 26e6  # 3 * 2**20 float64
     assert peak < 100e6  # measured 75 MB
     assert metrics.result().n_images == len(held)
+
+
+def test_a_large_map_needs_little_more_memory_than_twice_its_own():
+    rng = np.random.default_rng(0)
+    scores = rng.standard_normal((4096, 4096), dtype=np.float32)
+    mask = np.zeros(scores.shape, bool)
+    mask[100:3000, 50:2000] = True
+    metrics = PixelMetrics(0.5)
+    tracemalloc.start()
+    try:
+        metrics.add(scores, mask)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 100e6 + 2 * scores.nbytes  # 234 MB; measured 109

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from pyimgano_runtime.geometry import map_to_image
-from pyimgano_runtime.infer_config import InputRules
+from pyimgano_runtime.infer_config import InputRules, Thresholds
 from pyimgano_runtime.predictor import Prediction
 
 from ..datasets.images import Image, Mask, read_mask
 from ..datasets.rows import ManifestRow
 from ..metrics import PixelMetrics, image_metric_intervals, image_metrics
+from ..metrics.oracle import oracle_image_metrics
+
+PIXEL_KEYS: Final = (
+    *("pixel_auroc", "aupro_0.3", "aupro_0.05", "seg_f1"),
+    "oracle_seg_f1",
+)
 
 
 class PixelTruth:
@@ -86,11 +92,16 @@ class PixelTruth:
 
 
 class Evaluation:
-    """Collects predictions of one engine and gives the report keys."""
+    """Collects predictions of one engine and gives the report keys.
 
-    def __init__(self, truth: PixelTruth) -> None:
+    Args:
+        thresholds: the calibrated ones, by which F1, recall and false alarms count.
+    """
+
+    def __init__(self, truth: PixelTruth, thresholds: Thresholds) -> None:
         self._truth = truth
-        self._pixels = PixelMetrics()
+        self._thresholds = thresholds
+        self._pixels = PixelMetrics(thresholds.pixel)
         self.scores: list[float] = []
         self.labels: list[int] = []
         self.infer_ms: list[float] = []
@@ -106,15 +117,19 @@ class Evaluation:
                 map_to_image(prediction.anomaly_map, (height, width)), mask
             )
 
-    def report(
-        self, threshold: float, *, seed: int, n_resamples: int
-    ) -> dict[str, Any]:
+    def report(self, *, seed: int, n_resamples: int) -> dict[str, Any]:
         """Give the metrics under their report keys, intervals as `<key>_ci95`."""
+        threshold = self._thresholds.image
+        promised = self._thresholds.provenance["image"].used_false_alarm_rate
         scores = np.asarray(self.scores, dtype=np.float32)
         labels = np.asarray(self.labels, dtype=np.int64)
         image = image_metrics(scores, labels, threshold=threshold)
+        oracle = oracle_image_metrics(
+            scores, labels, promised_false_alarm_rate=promised
+        )
         report: dict[str, Any] = dict(image.to_json())
-        reasons = dict(image.reasons)
+        reasons = dict(image.reasons) | oracle.pop("reasons")
+        report |= oracle
         if n_resamples > 0:
             intervals = image_metric_intervals(
                 scores,
@@ -124,7 +139,7 @@ class Evaluation:
                 n_resamples=n_resamples,
             )
             report |= {key: value for key, value in intervals.items() if value}
-        for key in ("pixel_auroc", "aupro_0.3", "aupro_0.05"):
+        for key in PIXEL_KEYS:
             report[key] = None
             if not self._truth.enabled:
                 reasons[key] = str(self._truth.reason)

@@ -1,7 +1,9 @@
 """Numbers that say how well a detector separates good parts from defective ones.
 
-`image_metrics` judges one score an image, `PixelMetrics` the anomaly maps, and the
-bootstrap functions say how far a number could move with other images of the same kind.
+`image_metrics` judges one score an image, `PixelMetrics` the anomaly maps,
+`oracle_image_metrics` what a threshold chosen on the test labels would reach, and
+`EngineDifferences` two engines against each other; the bootstrap functions say how far
+a number could move with other images of the same kind.
 Every metric is a plain float, or None with a reason where the data cannot define it.
 """
 
@@ -12,6 +14,7 @@ from pyimgano.metrics.bootstrap import (
     image_metric_intervals,
     wilson_interval,
 )
+from pyimgano.metrics.differences import EngineDifferences
 from pyimgano.metrics.image import (
     ImageMetrics,
     auroc,
@@ -19,9 +22,11 @@ from pyimgano.metrics.image import (
     f1_at_threshold,
     image_metrics,
 )
+from pyimgano.metrics.oracle import oracle_image_metrics
 from pyimgano.metrics.pixel import PixelMetrics, PixelResult
 
 __all__ = [
+    "EngineDifferences",
     "ImageMetrics",
     "Interval",
     "PixelMetrics",
@@ -33,5 +38,6 @@ __all__ = [
     "f1_at_threshold",
     "image_metric_intervals",
     "image_metrics",
+    "oracle_image_metrics",
     "wilson_interval",
 ]

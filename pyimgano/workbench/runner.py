@@ -7,7 +7,6 @@ load_config -> preflight.check_list -> fit -> calibrate -> evaluate -> run folde
 from __future__ import annotations
 
 import logging
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -39,12 +38,18 @@ from pyimgano_runtime.infer_config import (
     Thresholds,
 )
 from pyimgano_runtime.paths import plain_name
+from pyimgano_runtime.peak_memory import peak_rss_mb
 from pyimgano_runtime.predictor import Predictor
 from pyimgano_runtime.rows import scored_row
 
 from .. import calibration as calibrating
 from ..calibration import promise_warning
-from ..datasets.fingerprints import fingerprint, picture_digests
+from ..datasets.fingerprints import (
+    fingerprint,
+    picture_digests,
+    split_fingerprint,
+    test_fingerprint,
+)
 from ..datasets.images import inspect_pictures, read_ahead
 from ..datasets.issues import IssueLog
 from ..datasets.rows import ManifestRow
@@ -172,7 +177,7 @@ def write_run(
         "finished": clock(),
         "device": str(device),
         "reference_decoder": decoder_name(),
-        "peak_rss_mb": _peak_rss_mb(),
+        "peak_rss_mb": peak_rss_mb(),
         "categories": categories,
     }
     artifacts.write_json(folder / "report.json", report)
@@ -238,6 +243,8 @@ class CategoryTrainer:
                 pixel_metrics=metrics["pixel_metrics"],
             ),
             "data_fingerprint": fingerprint(digests["train"]),
+            "split_fingerprint": split_fingerprint(self.split),
+            "test_fingerprint": test_fingerprint(self.split),
             "checkpoint_sha256": digest,
             "image_threshold": thresholds.image,
             "pixel_threshold": thresholds.pixel,
@@ -397,7 +404,7 @@ class CategoryTrainer:
         truth = PixelTruth(
             rows, wanted=self.config.evaluation.pixel_metrics, has_map=has_map
         )
-        evaluation = Evaluation(truth)
+        evaluation = Evaluation(truth, predictor.settings.thresholds)
         per_image = []
         images = read_ahead(rows, predictor.rules)
         for done, (row, image) in enumerate(zip(rows, images, strict=True), start=1):
@@ -409,7 +416,6 @@ class CategoryTrainer:
             )
             self._progress("evaluation", done, len(rows))
         metrics = evaluation.report(
-            predictor.threshold,
             seed=self.config.seed,
             n_resamples=self.config.evaluation.bootstrap_resamples,
         )
@@ -474,13 +480,3 @@ def _absolute(loaded: LoadedConfig) -> WorkbenchConfig:
         labelled_manifest=None if labelled is None else str(labelled),
     )
     return replace(loaded.config, dataset=dataset, calibration=calibration)
-
-
-def _peak_rss_mb() -> float | None:
-    """Give the largest resident memory of this process; None where unknown."""
-    try:
-        import resource  # not on Windows
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1024**2 if sys.platform == "darwin" else 1024)

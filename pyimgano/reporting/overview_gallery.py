@@ -14,7 +14,7 @@ from pyimgano_runtime.geometry import map_to_image
 from pyimgano_runtime.infer_config import InputRules
 from pyimgano_runtime.pictures import heat_overlay
 
-from ..datasets.images import Image, Mask, read_mask
+from ..datasets.images import Image, Mask, read_mask, shrunk
 from .overview_facts import CategoryResult, InspectedPart
 
 MAX_SIDE: Final = 384  # pixels of an inlined picture
@@ -37,21 +37,35 @@ class Group:
 def gallery(
     category: CategoryResult, *, n_mistakes: int = 6, n_found: int = 6
 ) -> list[Group]:
+    """Which pictures of a category are shown."""
+    return choose(
+        category.parts, category.threshold, n_mistakes=n_mistakes, n_found=n_found
+    )
+
+
+def choose(
+    parts: Sequence[InspectedPart],
+    threshold: float,
+    *,
+    n_mistakes: int,
+    n_found: int,
+    n_accepted: int = 3,
+) -> list[Group]:
     """Which pictures are shown: the worst mistakes, then what went well.
 
     Mistakes by their distance from the threshold, false alarms among them if there
     are any; the highest score of each kind of defect, then the next; of the accepted
-    good ones the highest, middle and lowest.
+    good ones the highest, middle and lowest, or the highest and lowest.
     """
 
     def highest_first(verdict: str) -> list[InspectedPart]:
-        chosen = [part for part in category.parts if part.verdict == verdict]
+        chosen = [part for part in parts if part.verdict == verdict]
         return sorted(chosen, key=lambda part: -part.score)
 
     alarms, missed = highest_first("false alarm"), highest_first("missed")[::-1]
     shown = alarms[: max(n_mistakes // 2, n_mistakes - len(missed))]
     shown += missed[: n_mistakes - len(shown)]
-    mistakes = sorted(shown, key=lambda part: -abs(part.score - category.threshold))
+    mistakes = sorted(shown, key=lambda part: -abs(part.score - threshold))
     found = highest_first("found")
     clearest = _each_kind_first(found)[:n_found]
     clearest.sort(key=lambda part: -part.score)
@@ -61,8 +75,10 @@ def gallery(
         Group("Found", "clearest first", tuple(clearest), len(found)),
         Group(
             "Accepted",
-            "highest, middle and lowest score",
-            _ends_and_middle(accepted),
+            "highest, middle and lowest score"
+            if n_accepted > 2
+            else "highest and lowest score",
+            _ends_and_middle(accepted, n_accepted),
             len(accepted),
         ),
     ]
@@ -80,9 +96,13 @@ def _each_kind_first(found: Sequence[InspectedPart]) -> list[InspectedPart]:
     return first + rest
 
 
-def _ends_and_middle(ordered: Sequence[InspectedPart]) -> tuple[InspectedPart, ...]:
-    places = sorted({0, len(ordered) // 2, len(ordered) - 1})
-    return tuple(ordered[place] for place in places if 0 <= place < len(ordered))
+def _ends_and_middle(
+    ordered: Sequence[InspectedPart], at_most: int
+) -> tuple[InspectedPart, ...]:
+    last = len(ordered) - 1
+    places = {0, last} if at_most == 2 else {0, len(ordered) // 2, last}
+    kept = sorted(place for place in places if 0 <= place <= last)
+    return tuple(ordered[place] for place in kept[:at_most])
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +130,14 @@ def pictures(
             high=high,
             threshold=category.map_threshold,
         )
-        heat = _shrunk(heat)
+        heat = shrunk(heat, MAX_SIDE)
     mask = read_mask(part.mask_path, size, rules)
     if mask is None:
-        return Pictures(_shrunk(image), heat, False)
-    return Pictures(_shrunk(_ringed(image, mask)), heat, True)
+        return Pictures(shrunk(image, MAX_SIDE), heat, False)
+    return Pictures(shrunk(ringed(image, mask), MAX_SIDE), heat, True)
 
 
-def _ringed(image: Image, mask: Mask) -> Image:
+def ringed(image: Image, mask: Mask) -> Image:
     """The image with a line around the mask, some pixels away: it hides nothing."""
     import cv2
 
@@ -133,21 +153,20 @@ def _ringed(image: Image, mask: Mask) -> Image:
     return ringed
 
 
-def _shrunk(image: Image) -> Image:
-    import cv2
-
-    height, width = image.shape[:2]
-    share = MAX_SIDE / max(height, width)
-    if share >= 1:
-        return image
-    size = (max(1, round(width * share)), max(1, round(height * share)))  # (w, h)
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
 def data_uri(image: Image) -> str:
     """The picture as a JPEG that a page holds itself."""
+    return jpeg_uri(jpeg(image, JPEG_QUALITY))
+
+
+def jpeg_uri(data: bytes) -> str:
+    """A JPEG file as text that a page holds itself."""
+    return "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii")
+
+
+def jpeg(image: Image, quality: int) -> bytes:
+    """The picture as a JPEG file."""
     import cv2
 
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")
+    _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return data.tobytes()

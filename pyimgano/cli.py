@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "train": ("train_cli", "train"),
     "infer": ("infer_cli", "infer"),
     "benchmark": ("benchmark_cli", "benchmark"),
+    "runs": ("runs_cli", "runs"),
     "bundle": ("bundle_cli", "bundle"),
     "demo": ("demo_cli", "demo"),
 }

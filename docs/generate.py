@@ -24,7 +24,10 @@ from click.testing import CliRunner
 from pyimgano.cli import group
 from pyimgano.datasets.issues import ISSUE_CODES
 from pyimgano.detectors import DETECTORS, detector_class
+from pyimgano.metrics.report_keys import REPORT_KEYS
 from pyimgano.option_fields import options_schema, options_table
+from pyimgano.pipelines.suite_file import shipped_suites
+from pyimgano.reporting.leaderboard_rows import COLUMNS
 from pyimgano.workbench.config import WorkbenchConfig, config_schema
 from pyimgano_runtime.cli import main as runtime_main
 
@@ -50,10 +53,15 @@ TRAINING_COMMANDS = (
     ("bundle",),
     ("bundle", "export"),
     ("bundle", "verify"),
+    ("bundle", "accept"),
     ("bundle", "inspect"),
     ("bundle", "diff"),
     ("bundle", "sign"),
     ("benchmark",),
+    ("runs",),
+    ("runs", "list"),
+    ("runs", "show"),
+    ("runs", "compare"),
     ("demo",),
 )
 RUNTIME_COMMANDS = ((), ("infer",), ("check",), ("info",), ("calibrate",))
@@ -193,6 +201,23 @@ def preflight_not_shown() -> str:
     return "\n".join(f"- `{code}`: {reason}" for code, reason in reasons.items())
 
 
+def report_keys() -> str:
+    """Give the table of the numbers that gates and comparisons know."""
+    lines = ["| key | better | what it is |", "|---|---|---|"]
+    lines += [f"| `{key.name}` | {key.better} | {key.meaning} |" for key in REPORT_KEYS]
+    return "\n".join(lines)
+
+
+def shipped_suites_markdown() -> str:
+    """Give the table of the suites in the wheel."""
+    lines = ["| suite | what |", "|---|---|"]
+    for name in shipped_suites():
+        path = RESOURCES / "suites" / f"{name}.json"
+        suite = json.loads(path.read_text(encoding="utf-8"))
+        lines.append(f"| `{name}` | {suite['description']} |")
+    return "\n".join(lines)
+
+
 def blocks() -> dict[str, Callable[[], str]]:
     """Give every generated block by name."""
     table: dict[str, Callable[[], str]] = {
@@ -202,6 +227,9 @@ def blocks() -> dict[str, Callable[[], str]]:
         "preflight-output": preflight_output,
         "preflight-not-shown": preflight_not_shown,
         "config-options": lambda: options_markdown(WorkbenchConfig),
+        "report-keys": report_keys,
+        "leaderboard-columns": lambda: ", ".join(f"`{name}`" for name in COLUMNS),
+        "shipped-suites": shipped_suites_markdown,
     }
     schema = json.loads(INFER_CONFIG_SCHEMA.read_text(encoding="utf-8"))
     for name, definition in schema["$defs"].items():

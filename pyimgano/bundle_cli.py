@@ -9,12 +9,17 @@ from typing import Any, Final
 
 import click
 
+from .bundle_accept_cli import accept
+
 BUNDLE: Final = click.Path(path_type=Path)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def bundle() -> None:
-    """Make, verify, show, compare and sign deploy bundles."""
+    """Make, verify, judge, show, compare and sign deploy bundles."""
+
+
+bundle.add_command(accept)
 
 
 @bundle.command(

@@ -19,10 +19,14 @@ from pyimgano_runtime.bundle import open_bundle
 
 Run = Callable[..., CommandResult]
 ENGINE_KEYS = {
+    *("seg_f1", "oracle_image_f1", "oracle_threshold", "oracle_recall_at_promise"),
+    *("oracle_seg_f1", "cpu_ms", "warm_up_ms", "start", "peak_rss_mb", "file_mb"),
+    "precision",
     *("image_auroc", "image_ap", "image_f1", "recall", "false_alarm_rate"),
     *("pixel_auroc", "aupro_0.3", "aupro_0.05", "latency_ms", "reasons", "engine"),
 }
 PARITY_KEYS = {
+    "problems",
     *("label_flips", "flipped_images", "max_abs_score_diff", "max_rel_score_diff"),
     *("max_abs_map_diff", "max_map_diff_of_range", "min_threshold_distance"),
 }
@@ -58,6 +62,37 @@ def test_the_report_has_every_key(category: dict[str, Any]) -> None:
     assert set(category["parity"]) == PARITY_KEYS
     assert category["fit_seconds"] > 0
     assert category["counts"] == {"test_normals": 6, "test_anomalies": 6}
+
+
+def test_each_engine_is_measured_alone_in_a_process(category: dict[str, Any]) -> None:
+    torch, onnx = category["engines"]["torch"], category["engines"]["onnx"]
+    for engine in (torch, onnx):
+        assert set(engine["start"]) == {"import_ms", "open_ms", "first_ms"}
+        assert all(ms > 0 for ms in engine["start"].values())
+        assert engine["file_mb"] > 0
+    # Without torch in its process: less than half of what torch needs.
+    assert onnx["peak_rss_mb"] < torch["peak_rss_mb"] * 0.7
+
+
+def test_the_bundle_is_compared_with_torch(category: dict[str, Any]) -> None:
+    onnx = category["engines"]["onnx"]
+    assert onnx["label_flips"] == 0
+    assert onnx["flips"] == []
+    assert onnx["max_abs_score_diff"] >= onnx["p99_abs_score_diff"]
+    assert onnx["score_spearman"] == pytest.approx(1)
+    assert onnx["map_spearman"] > 0.999
+    low, high = onnx["difference_ci95"]["image_auroc"]
+    assert low <= 0 <= high
+    assert "label_flips" not in category["engines"]["torch"]
+
+
+def test_a_page_and_tables_lie_beside_the_report(compared: Path) -> None:
+    lines = (compared / "leaderboard.csv").read_text("utf-8").splitlines()
+    assert lines[0].startswith("model,dataset,category,seed,precision,engine,")
+    assert len(lines) == 3  # torch and onnx
+    assert (compared / "leaderboard.html").is_file()
+    assert (compared / "leaderboard.md").is_file()
+    assert (compared / "categories/bracket/gallery/gallery.json").is_file()
 
 
 def test_no_label_flips_between_torch_and_the_bundle(category: dict[str, Any]) -> None:
@@ -115,7 +150,7 @@ def test_a_manifest_and_a_model_are_enough(
     done = run_cli(
         *("benchmark", "--dataset", "manifest", "--manifest-path", small_dataset),
         *("--model", "pixel_stats", "--model-options", '{"image_size": [32, 32]}'),
-        *("--no-pixel-metrics", "--json", "--output", output),
+        *("--no-pixel-metrics", "--no-process-costs", "--json", "--output", output),
     )
     assert done.code == 0, done.stderr
     report = json.loads(done.stdout)
@@ -172,12 +207,28 @@ def test_the_table_says_what_was_promised_and_what_was_reached(
         ),
         (
             ["--dataset", "manifest", "--manifest-path", "m", "--run", "r"],
-            "--run: does not go with --dataset",
+            "--bundle: missing",
         ),
         (
             ["--run", "r", "--bundle", "b", "--compare", "torch,tensorrt"],
-            '--compare: found "torch,tensorrt", expected torch,onnx',
+            '--compare: found "torch,tensorrt", expected some of torch,onnx,onnx-int8',
         ),
+        ([], "nothing to run: give --manifest-path M"),
+        (["--dataset", "mvtec"], "--root: missing; --dataset mvtec needs the folder"),
+        (
+            ["--dataset", "mvtec", "--manifest-path", "m", "--root", "r"],
+            '--manifest-path: has no effect with --dataset "mvtec"',
+        ),
+        (["--dataset", "mvtecc", "--root", "r"], 'did you mean "mvtec"?'),
+        (["--manifest-path", "m", "--resume"], "--resume: has no effect without"),
+        (["--suite", "s", "--model", "padim"], "--model: has no effect with --suite"),
+        (
+            ["--manifest-path", "m", "--robustness-images", "5"],
+            "--robustness-images: has no effect without --robustness",
+        ),
+        (["--manifest-path", "m", "--min", "recal=1"], 'did you mean "recall"?'),
+        (["--manifest-path", "m", "--max", "recall=x"], 'found "x", expected a finite'),
+        (["--manifest-path", "m", "--max", "recall"], "expected KEY=NUMBER"),
         (["--run", "r", "--bundle", "b", "--compare", "onnx,onnx"], "--compare: found"),
         (
             [

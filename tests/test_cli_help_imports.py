@@ -13,7 +13,9 @@ HEAVY = ("torch", "numpy", "onnxruntime", "onnx", "cv2", "sklearn", "rich")
 HELPS = [
     [],
     *([name] for name in COMMANDS),
-    *(["bundle", name] for name in ("export", "verify", "inspect", "diff", "sign")),
+    *(["bundle", name] for name in ("export", "verify", "accept", "inspect")),
+    *(["bundle", name] for name in ("diff", "sign")),
+    *(["runs", name] for name in ("list", "show", "compare")),
     *(["manifest", name] for name in ("create", "validate", "stats", "split")),
 ]
 
@@ -46,7 +48,11 @@ def test_help_imports_nothing_heavy_and_ends_with_an_example(
     assert verdict.strip() == "0 heavy []"
     program = " ".join(["pyimgano", *command])
     assert f"Usage: {program} " in helped
-    if command not in (["bundle"], ["manifest"]):  # its commands carry the examples
+    if command not in (
+        ["bundle"],
+        ["manifest"],
+        ["runs"],
+    ):  # its commands carry the examples
         example = helped.replace("\n", " ").split(program)[2:]
         assert example, f"no example of {program} in its help"
 

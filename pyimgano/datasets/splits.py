@@ -74,6 +74,7 @@ def assign_splits(
     val_normal_fraction: float = 0.0,
     seed: int = 0,
     uses_defects: bool = False,
+    trains: bool = True,
 ) -> list[CategorySplit]:
     """Give the split of each category, by name, and log what is wrong with it.
 
@@ -85,6 +86,7 @@ def assign_splits(
         val_normal_fraction: share of the unassigned normals that goes to val.
         seed: other seeds give other assignments.
         uses_defects: whether the detector may be given defects in train.
+        trains: whether there must be normals to train on.
     """
     members: dict[str, list[ManifestRow]] = defaultdict(list)
     for row in rows:
@@ -118,6 +120,8 @@ def assign_splits(
             ),
         )
         _check(split, uses_defects, log)
+        if trains:
+            _check_trainable(split, log)
         result.append(split)
     return result
 
@@ -248,6 +252,9 @@ def _check(split: CategorySplit, uses_defects: bool, log: IssueLog) -> None:
                     split=which,
                     **facts,
                 )
+
+
+def _check_trainable(split: CategorySplit, log: IssueLog) -> None:
     if not split.train_normals():
         log.add(
             "NO_NORMALS_TO_TRAIN",

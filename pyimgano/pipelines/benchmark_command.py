@@ -1,7 +1,13 @@
-"""What `pyimgano benchmark` does with its options: train and export, or take both."""
+"""What `pyimgano benchmark` does with its options.
+
+--suite F                 many models on many data sets: `run_suite`
+--run DIR --bundle B      take both as they are: `run_benchmark`
+--dataset KIND ...        train and export first: `train_and_compare`
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +18,21 @@ from pyimgano_runtime.bundle import open_bundle
 from pyimgano_runtime.engine import usable_cores
 from pyimgano_runtime.errors import ConfigError, raise_all
 
-from ..datasets.catalog import DataSource
+from ..datasets.catalog import list_dataset_categories
 from ..detectors.interface import Progress
-from ..workbench.artifacts import open_run
+from ..workbench.artifacts import Run, open_run
 from ..workbench.config import LoadedConfig, load_config, parse_config
-from ..workbench.runner import train
-from .export_run import export_run
-from .run_benchmark import BenchmarkRequest, parse_engines, run_benchmark
+from .compare_engines import MeasureOptions
+from .engines import ENGINES, parse_engines
+from .gates import Gate, GateResult, judge_benchmark, parse_gates
+from .mvtec_visa import check_input_mode
+from .run_benchmark import BenchmarkRequest, parity_problems, run_benchmark
+from .run_suite import SuiteOptions, run_suite
+from .suite_file import default_name, load_suite
+from .train_and_compare import train_and_compare, write_pages
+
+DEFAULT_MODEL = "patchcore"
+ROBUSTNESS_IMAGES = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,164 +43,319 @@ class BenchmarkOptions:
     manifest_path: Path | None
     root: Path | None
     category: tuple[str, ...]
+    input_mode: str
     model: str | None
+    preset: str | None
     model_options: str | None
     manifest_test_normal_fraction: float | None
     manifest_split_seed: int | None
-    seed: int
+    seed: int | None
     run_folder: Path | None
     bundle_folder: Path | None
+    suite: str | None
+    suite_root: Path | None
+    resume: bool
+    jobs: int | None
     compare: str
     threads: int | None
     no_pixel_metrics: bool
+    no_process_costs: bool
+    robustness: bool
+    robustness_images: int | None
+    minima: tuple[str, ...]
+    maxima: tuple[str, ...]
 
-    def needed(self) -> list[Path]:
-        """What the output may not replace."""
-        places = (self.run_folder, self.bundle_folder, self.manifest_path, self.root)
-        return [place for place in places if place is not None]
+    @property
+    def kind(self) -> str | None:
+        """The kind of data set; a manifest says by itself that it is one."""
+        if self.dataset is None and self.manifest_path is not None:
+            return "manifest"
+        return self.dataset
 
-    def request(
-        self,
-        *,
-        source: DataSource,
-        categories: tuple[str, ...],
-        fraction: float,
-        split_seed: int,
-    ) -> BenchmarkRequest:
-        """Give the comparison on this split of this manifest."""
-        return BenchmarkRequest(
-            source=source,
-            categories=categories,
-            test_normal_fraction=fraction,
-            split_seed=split_seed,
-            engines=parse_engines(self.compare),
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The engines of --compare."""
+        return parse_engines(self.compare)
+
+    @property
+    def measure(self) -> MeasureOptions:
+        """How much is measured."""
+        return MeasureOptions(
             pixel_metrics=not self.no_pixel_metrics,
-            bootstrap_resamples=1000,
-            seed=self.seed,
-            threads=self.threads or usable_cores(),
+            seed=self.seed or 0,
+            processes=not self.no_process_costs,
         )
+
+    @property
+    def n_robustness(self) -> int | None:
+        """Pictures of each class for robustness; None: not measured."""
+        if not self.robustness:
+            return None
+        return self.robustness_images or ROBUSTNESS_IMAGES
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkResult:
+    """A report, and what fails by it."""
+
+    report: dict[str, Any]
+    gates: tuple[GateResult, ...]
+    problems: tuple[str, ...]  # cells that failed, bundles unlike their checkpoints
+
+    @property
+    def failed(self) -> bool:
+        """Whether the command ends with exit code 1."""
+        return bool(self.problems) or not all(gate.met for gate in self.gates)
 
 
 def run_command(
-    options: BenchmarkOptions, *, output: Path, force: bool, progress: Progress
-) -> dict[str, Any]:
-    """Run the benchmark that the options describe and give its report.
+    options: BenchmarkOptions,
+    *,
+    output: Path,
+    force: bool,
+    command: str | None,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> BenchmarkResult:
+    """Run the benchmark that the options describe.
 
     Raises:
         ConfigError: options that contradict each other or are missing; all at once.
     """
-    parse_engines(options.compare)
-    refuse_replacing(output, force=force, keep=options.needed())
+    gates = parse_gates(options.minima, options.maxima)
+    engines = options.engines  # refused early
     _refuse_contradictions(options)
-    work = _compare_existing if options.dataset is None else _train_and_compare
-    return work(options, output, force, progress)
+    if options.suite is not None:
+        suite = load_suite(options.suite, base=options.suite_root)
+        wanted = set(engines)
+        if "int8" in suite.precisions:
+            wanted.add("onnx-int8")
+        if "fp32" not in suite.precisions:
+            wanted.discard("onnx")
+        jobs = options.jobs or 1
+        report = run_suite(
+            suite,
+            SuiteOptions(
+                engines=tuple(name for name in ENGINES if name in wanted),
+                threads=options.threads or max(1, usable_cores() // jobs),
+                jobs=jobs,
+                measure=options.measure,
+                robustness_images=options.n_robustness,
+                command=command,
+            ),
+            output,
+            resume=options.resume,
+            force=force,
+            progress=progress,
+            say=say,
+        )
+        return _suite_result(report, gates, output)
+    check_input_mode(options.input_mode, options.kind or "manifest")
+    needed = (
+        *(options.run_folder, options.bundle_folder),
+        *(options.manifest_path, options.root),
+    )
+    keep = [path for path in needed if path is not None]
+    refuse_replacing(output, force=force, keep=keep)
+    if options.run_folder is not None:
+        report = _compare_existing(options, output, force, keep, progress)
+    else:
+        request = _request(options, _config(options))
+        report = train_and_compare(
+            request, output, force=force, keep=keep, progress=progress
+        )
+    return BenchmarkResult(
+        report, tuple(judge_benchmark(gates, report)), tuple(parity_problems(report))
+    )
+
+
+def list_categories(options: BenchmarkOptions) -> list[str]:
+    """Give the categories of the data set that the options name.
+
+    Raises:
+        ConfigError: no data set is named.
+        DatasetError: it cannot be read.
+    """
+    if options.kind is None:
+        raise ConfigError(
+            "--list-categories: of which data set? give --dataset NAME --root DIR, or "
+            "--manifest-path M"
+        )
+    return list_dataset_categories(
+        options.kind, options.root, manifest_path=options.manifest_path
+    )
 
 
 def _compare_existing(
-    options: BenchmarkOptions, output: Path, force: bool, progress: Progress
+    options: BenchmarkOptions,
+    output: Path,
+    force: bool,
+    keep: list[Path],
+    progress: Progress,
 ) -> dict[str, Any]:
     """Compare a run with a bundle; what is left out comes from the run's config."""
     assert options.run_folder is not None
     assert options.bundle_folder is not None
     run = open_run(options.run_folder)
+    request = _request(options, _config_of_run(options, run))
+    bundle = open_bundle(options.bundle_folder)
+    keep = [*keep, *request.loaded.source.needed]
+    with new_folder(output, force=force, keep=keep) as folder:
+        report = run_benchmark(run, bundle, request, folder, progress=progress)
+        write_pages(folder, report)
+    return report
+
+
+def _request(options: BenchmarkOptions, loaded: LoadedConfig) -> BenchmarkRequest:
+    model = loaded.config.model
+    return BenchmarkRequest(
+        loaded=loaded,
+        dataset_name=default_name(loaded.source),
+        model=f"{model.name}:{model.preset}" if model.preset else model.name,
+        engines=options.engines,
+        threads=options.threads or usable_cores(),
+        options=options.measure,
+        robustness_images=options.n_robustness,
+    )
+
+
+def _config_of_run(options: BenchmarkOptions, run: Run) -> LoadedConfig:
+    """Give the run's own config, with the data that was named in its place."""
     loaded = load_config(run.config_path)
     dataset = loaded.config.dataset
-    fraction = options.manifest_test_normal_fraction
+    if options.kind is not None:
+        dataset = replace(
+            dataset,
+            name=options.kind,
+            manifest_path=_absolute(options.manifest_path),
+            root=_absolute(options.root) or dataset.root,
+        )
+    elif options.root is not None:
+        dataset = replace(dataset, root=_absolute(options.root))
+    if options.category:
+        dataset = replace(dataset, categories=options.category)
+    if options.manifest_test_normal_fraction is not None:
+        dataset = replace(
+            dataset, test_normal_fraction=options.manifest_test_normal_fraction
+        )
     seed = options.manifest_split_seed
-    request = options.request(
-        source=_source_of_run(options, loaded),
-        categories=options.category or dataset.categories,
-        fraction=dataset.test_normal_fraction if fraction is None else fraction,
-        split_seed=loaded.config.split_seed if seed is None else seed,
-    )
-    bundle = open_bundle(options.bundle_folder)
-    keep = [*options.needed(), *request.source.needed]
-    with new_folder(output, force=force, keep=keep) as folder:
-        return run_benchmark(run, bundle, request, folder, progress=progress)
+    if seed is None:
+        seed = loaded.config.split_seed
+    dataset = replace(dataset, split_seed=seed)
+    return replace(loaded, config=replace(loaded.config, dataset=dataset))
 
 
-def _source_of_run(options: BenchmarkOptions, loaded: LoadedConfig) -> DataSource:
-    """Give the run's own data set, or the manifest that was named in its place."""
-    if options.manifest_path is None:
-        return replace(loaded.source, root=options.root or loaded.source.root)
-    root = options.root or loaded.source.root
-    return DataSource("manifest", options.manifest_path.absolute(), root)
-
-
-def _train_and_compare(
-    options: BenchmarkOptions, output: Path, force: bool, progress: Progress
-) -> dict[str, Any]:
-    """Train and export first; run and bundle stay in the output folder."""
-    assert options.manifest_path is not None
-    fraction = options.manifest_test_normal_fraction
-    seed = options.manifest_split_seed
-    root = None if options.root is None else options.root.absolute()
-    request = options.request(
-        source=DataSource("manifest", options.manifest_path.absolute(), root),
-        categories=options.category,
-        fraction=0.2 if fraction is None else fraction,
-        split_seed=options.seed if seed is None else seed,
-    )
+def _config(options: BenchmarkOptions) -> LoadedConfig:
+    """Give the training config that the options describe."""
     text = options.model_options or "{}"
+    seed = options.seed or 0
+    split_seed = options.manifest_split_seed
+    fraction = options.manifest_test_normal_fraction
     payload = {
-        "seed": options.seed,
+        "seed": seed,
         "dataset": {
-            "manifest_path": str(request.source.manifest_path),
-            "root": None if root is None else str(root),
+            "name": options.kind,
+            "manifest_path": _absolute(options.manifest_path),
+            "root": _absolute(options.root),
             "categories": list(options.category),
-            "test_normal_fraction": request.test_normal_fraction,
-            "split_seed": request.split_seed,
+            "test_normal_fraction": 0.2 if fraction is None else fraction,
+            "split_seed": seed if split_seed is None else split_seed,
         },
         "model": {
-            "name": options.model or "patchcore",
+            "name": options.model or DEFAULT_MODEL,
+            "preset": options.preset,
             "options": parse_json(text.encode(), "--model-options"),
         },
+        # The benchmark measures both anyway, on the same pictures.
+        "evaluation": {"pixel_metrics": False, "bootstrap_resamples": 0},
     }
-    loaded = LoadedConfig(parse_config(payload, "options"), options.manifest_path)
-    with new_folder(output, force=force, keep=options.needed()) as folder:
-        run = train(loaded, folder / "run", force=False, progress=progress)
-        export_run(
-            run,
-            folder / "bundle",
-            name=output.absolute().name,
-            version="1",
-            created=None,
-            goldens="synthetic",
-            image_licence=None,
-            parity_images=32,  # the benchmark itself compares every test picture
-            force=False,
-            progress=progress,
-        )
-        bundle = open_bundle(folder / "bundle")
-        return run_benchmark(run, bundle, request, folder, progress=progress)
+    # Every path in it is absolute, so the folder it stands in says nothing.
+    return LoadedConfig(parse_config(payload, "options"), Path("options").absolute())
+
+
+def _absolute(path: Path | None) -> str | None:
+    return None if path is None else str(path.absolute())
+
+
+def _suite_result(
+    report: dict[str, Any], gates: tuple[Gate, ...], output: Path
+) -> BenchmarkResult:
+    results: list[GateResult] = []
+    for cell in report["cells"]:
+        path = output / "cells" / cell / "report.json"
+        one = parse_json(path.read_bytes(), str(path))
+        results += [
+            replace(result, where=f"{cell}: {result.where}")
+            for result in judge_benchmark(gates, one)
+        ]
+    failed = [
+        f"{name}: {failure['kind']}: {failure['error']}"
+        for name, failure in report["failed"].items()
+    ]
+    return BenchmarkResult(
+        report, tuple(results), (*failed, *report["parity_problems"])
+    )
 
 
 def _refuse_contradictions(options: BenchmarkOptions) -> None:
+    """Refuse options that are missing or have no effect; all at once."""
     given = {
+        "--dataset": options.dataset,
         "--manifest-path": options.manifest_path,
+        "--root": options.root,
+        "--category": options.category or None,
         "--model": options.model,
+        "--preset": options.preset,
         "--model-options": options.model_options,
+        "--manifest-test-normal-fraction": options.manifest_test_normal_fraction,
+        "--manifest-split-seed": options.manifest_split_seed,
+        "--seed": options.seed,
         "--run": options.run_folder,
         "--bundle": options.bundle_folder,
+        "--suite-root": options.suite_root,
+        "--resume": options.resume or None,
+        "--jobs": options.jobs,
     }
-    problems = []
     present = {name for name, value in given.items() if value is not None}
-    if options.dataset is not None:
-        for name in sorted({"--run", "--bundle"} & present):
-            problems.append(
-                f"{name}: does not go with --dataset, which trains and exports anew"
-            )
-        if "--manifest-path" not in present:
-            problems.append(
-                "--manifest-path: missing; --dataset manifest needs the JSONL file, "
-                "for example --manifest-path data/manifest.jsonl"
-            )
+    of_suite = {"--suite-root", "--resume", "--jobs"}
+    if options.suite is not None:
+        useless, cause = present - of_suite, "with --suite, whose file says it"
+        missing: list[str] = []
+    elif {"--run", "--bundle"} & present:
+        useless = present & {"--model", "--preset", "--model-options", *of_suite}
+        cause = "with --run"
+        missing = [
+            f"{name}: missing; give --run and --bundle, or --dataset or --suite"
+            for name in ("--run", "--bundle")
+            if name not in present
+        ]
     else:
-        for name in ("--run", "--bundle"):
-            if name not in present:
-                problems.append(
-                    f"{name}: missing; give --run and --bundle, or --dataset manifest"
-                )
-        for name in sorted({"--model", "--model-options"} & present):
-            problems.append(f"{name}: has no effect with --run; remove it")
-    raise_all(problems, ConfigError)
+        useless, cause = present & of_suite, "without --suite"
+        missing = _missing_data(options)
+    if options.robustness_images is not None and not options.robustness:
+        missing.append("--robustness-images: has no effect without --robustness")
+    problems = [f"{name}: has no effect {cause}; remove it" for name in sorted(useless)]
+    raise_all([*missing, *problems], ConfigError)
+
+
+def _missing_data(options: BenchmarkOptions) -> list[str]:
+    """What is missing to find the pictures."""
+    if options.kind is None:
+        return [
+            "nothing to run: give --manifest-path M (or --dataset NAME --root DIR), "
+            "--run DIR --bundle B, or --suite FILE"
+        ]
+    if options.kind == "manifest" and options.manifest_path is None:
+        return [
+            "--manifest-path: missing; --dataset manifest needs the JSONL file, for "
+            'example --manifest-path data/manifest.jsonl; "pyimgano manifest create" '
+            "makes one of your folders"
+        ]
+    if options.kind != "manifest" and options.manifest_path is not None:
+        return [f'--manifest-path: has no effect with --dataset "{options.kind}"']
+    if options.kind != "manifest" and options.root is None:
+        return [
+            f"--root: missing; --dataset {options.kind} needs the folder of its "
+            "categories"
+        ]
+    return []

@@ -1,36 +1,36 @@
-"""Runs torch and the exported bundle side by side on the same pictures.
+"""Sets a run's checkpoint and a bundle side by side on the same test pictures.
 
-Both engines judge each picture in turn, in one process, so that their times share the
-machine's moods; the ONNX side is the runtime's own Predictor on the bundle folder,
-exactly as a device would run it.
+run_benchmark -> load_benchmark_splits -> (category) engines -> compare_engines
+-> categories/<folder>/per_image.jsonl, gallery/ -> report.json
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 
 from pyimgano_exporters.parity import ParityMeter
 from pyimgano_runtime.bundle import Bundle
-from pyimgano_runtime.errors import BundleError, ConfigError, DatasetError
+from pyimgano_runtime.errors import BundleError, DatasetError, ExportError
 from pyimgano_runtime.paths import plain_name
-from pyimgano_runtime.predictor import Prediction, Predictor
-from pyimgano_runtime.rows import scored_row
 
-from ..datasets.catalog import DataSource, read_dataset
-from ..datasets.fingerprints import fingerprint, picture_digests
-from ..datasets.images import read_training_image
-from ..datasets.rows import ManifestRow
-from ..datasets.splits import CategorySplit, split_manifest
+from ..datasets.fingerprints import (
+    picture_digests,
+    split_fingerprint,
+    test_fingerprint,
+)
+from ..datasets.splits import CategorySplit
 from ..datasets.summary import dataset_summary
 from ..detectors.interface import Progress
-from ..inference.evaluation import Evaluation, PixelTruth, latency
-from ..inference.torch_predictor import torch_predictor
+from ..inference.evaluation import latency
+from ..reporting.case_gallery import write_cases
+from ..source_date import timestamp
 from ..workbench.artifacts import (
     RUN_SCHEMA_VERSION,
     Run,
@@ -38,27 +38,25 @@ from ..workbench.artifacts import (
     write_json,
     write_jsonl,
 )
-from ..workbench.trained import load_trained
+from ..workbench.config import LoadedConfig
+from .compare_engines import Comparison, MeasureOptions, compare_engines
+from .engines import OpenEngine, int8_twin, open_onnx, open_torch
+from .mvtec_visa import load_benchmark_splits
+from .robustness import measure_robustness
 from .same_run import differences_from_run
 
-WARM_UP: Final = 3  # pictures scored before the clock counts
 
-ENGINES: Final = ("torch", "onnx")
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkRequest:
     """What is compared, on which pictures."""
 
-    source: DataSource
-    categories: tuple[str, ...]
-    test_normal_fraction: float
-    split_seed: int
+    loaded: LoadedConfig  # data set, split, model, seed
+    dataset_name: str  # what people call the data
+    model: str  # what people call the model
     engines: tuple[str, ...]
-    pixel_metrics: bool
-    bootstrap_resamples: int
-    seed: int
     threads: int
+    options: MeasureOptions
+    robustness_images: int | None = None  # of each class; None: not measured
 
 
 def run_benchmark(
@@ -69,41 +67,36 @@ def run_benchmark(
     *,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Compare a run's checkpoints with a bundle on the test rows of a manifest.
+    """Compare a run's checkpoints with a bundle on the test rows of a data set.
 
-    Writes report.json and categories/<name>/per_image.jsonl into `folder`.
+    Writes report.json, per-image rows and galleries into `folder`.
 
     Raises:
         ConfigError, DatasetError, BundleError: refused before anything is written.
     """
-    rows = read_dataset(request.source, categories=request.categories)
-    splits = split_manifest(
-        rows,
-        categories=request.categories,
-        test_normal_fraction=request.test_normal_fraction,
-        seed=request.split_seed,
-    )
+    splits = load_benchmark_splits(request.loaded)
     _refuse_unmatched(splits, run, bundle)
     names: set[str] = set()
-    torch_threads = torch.get_num_threads()
     categories = {}
-    torch.set_num_threads(request.threads)
-    try:
+    with _torch_threads(request.threads):
         for split in splits:
             stem = plain_name(split.category, names)
-            report, per_image = _compare(split, run, bundle, request, progress)
-            write_jsonl(folder / "categories" / stem / "per_image.jsonl", per_image)
+            place = folder / "categories" / stem
+            report = _category(split, run, bundle, request, place, progress)
             categories[split.category] = {"folder": stem} | report
-    finally:
-        torch.set_num_threads(torch_threads)
+    source = request.loaded.source
     payload = {
         "schema_version": RUN_SCHEMA_VERSION,
         "kind": "benchmark",
-        "dataset": request.source.dataset,
-        "manifest": _text(request.source.manifest_path),
-        "root": _text(request.source.root),
+        "dataset": source.dataset,
+        "dataset_name": request.dataset_name,
+        "manifest": _text(source.manifest_path),
+        "root": _text(source.root),
+        "model": request.model,
+        "seed": request.loaded.config.seed,
         "bundle_sha256": bundle.sha256,
         "threads": request.threads,
+        "finished": timestamp(),
         "environment": environment(),
         "categories": categories,
     }
@@ -111,8 +104,135 @@ def run_benchmark(
     return payload
 
 
+def parity_problems(report: dict[str, Any]) -> list[str]:
+    """Give each category whose bundle does not score like its checkpoint."""
+    return [
+        f"{name}: {problem}"
+        for name, category in report["categories"].items()
+        for problem in (category.get("parity") or {}).get("problems", [])
+    ]
+
+
+def _category(
+    split: CategorySplit,
+    run: Run,
+    bundle: Bundle,
+    request: BenchmarkRequest,
+    place: Path,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Compare the engines on one category, write its files, give its report."""
+    place.mkdir(parents=True)
+    with tempfile.TemporaryDirectory(prefix=".int8-", dir=place) as scratch:
+        engines, missing = _engines(split, run, bundle, request, Path(scratch))
+        found = compare_engines(split.test, engines, request.options, progress=progress)
+    write_jsonl(place / "per_image.jsonl", found.per_image)
+    shown = next((e for e in engines if e.name == "onnx"), engines[0])
+    rows = [row for row in found.per_image if row["engine"] == shown.name]
+    write_cases(place / "gallery", split.test, rows, shown.predictor)
+    report = _facts(split, run, shown, found) | {"engines_missing": missing}
+    if request.robustness_images is not None:
+        report["robustness"] = measure_robustness(
+            shown.predictor,
+            split.test,
+            max_images=request.robustness_images,
+            seed=request.options.seed,
+            progress=progress,
+        )
+    return report
+
+
+def _engines(
+    split: CategorySplit,
+    run: Run,
+    bundle: Bundle,
+    request: BenchmarkRequest,
+    scratch: Path,
+) -> tuple[list[OpenEngine], dict[str, str]]:
+    """Give the engines that were asked for, and why one of them is missing."""
+    name, threads = split.category, request.threads
+    opened, missing = [], {}
+    if "torch" in request.engines:
+        opened.append(open_torch(run, bundle, name, threads))
+    if "onnx" in request.engines:
+        opened.append(open_onnx(bundle, name, threads))
+    if "onnx-int8" in request.engines:
+        try:
+            twin = int8_twin(bundle, split, scratch / "bundle")
+        except ExportError as error:
+            missing["onnx-int8"] = str(error)
+        else:
+            opened.append(open_onnx(twin, name, threads, name="onnx-int8"))
+    if not opened:
+        raise ExportError(f"{name}: no engine to run: {missing['onnx-int8']}")
+    return opened, missing
+
+
+def _facts(
+    split: CategorySplit, run: Run, shown: OpenEngine, found: Comparison
+) -> dict[str, Any]:
+    """Give a category's report."""
+    trained = run.report["categories"][split.category]
+    n_anomalies = sum(row.label == 1 for row in split.test)
+    counts = {
+        "test_normals": len(split.test) - n_anomalies,
+        "test_anomalies": n_anomalies,
+    }
+    thresholds = shown.predictor.settings.thresholds
+    provenance = thresholds.provenance["image"]
+    report: dict[str, Any] = {
+        "counts": counts,
+        "dataset_summary": dataset_summary(
+            train=trained["counts"]["train_normals"],
+            calibration=trained["counts"]["calibration"],
+            pixel_metrics=found.truth.to_json(),
+            **counts,
+        ),
+        "detector": trained["detector"],
+        "hyper_parameters": trained["hyper_parameters"],
+        "fit_seconds": trained["fit_seconds"],
+        "split_fingerprint": split_fingerprint(split),
+        "test_fingerprint": test_fingerprint(split),
+        "threshold": shown.predictor.threshold,
+        "pixel_threshold": thresholds.pixel,
+        "promised_false_alarm_rate": provenance.used_false_alarm_rate,
+        "promise_approximate": provenance.approximate,
+        "pixel_metrics": found.truth.to_json(),
+        "decode_ms": latency(found.decode_ms),
+        "warnings": found.truth.warnings(),
+        "engines": found.engines,
+    }
+    if found.parity is not None:
+        report["parity"] = _parity(found.parity)
+    return report
+
+
+def _parity(meter: ParityMeter) -> dict[str, Any]:
+    result = meter.result()
+    return {
+        "max_abs_score_diff": result.max_abs_score_diff,
+        "max_rel_score_diff": result.max_rel_score_diff,
+        "max_abs_map_diff": result.max_abs_map_diff,
+        "max_map_diff_of_range": result.max_map_diff_of_range,
+        "label_flips": result.label_flips,
+        "flipped_images": list(meter.flipped),
+        "min_threshold_distance": result.min_threshold_distance,
+        "problems": meter.problems(),
+    }
+
+
 def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
+
+
+@contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _refuse_unmatched(
@@ -125,8 +245,6 @@ def _refuse_unmatched(
             problems.append(f'{run.folder}: the run has no category "{name}"')
         if name not in bundle.config.categories:
             problems.append(f'{bundle.root}: the bundle has no category "{name}"')
-        if not split.test:
-            problems.append(f"{name}: the manifest gives no test rows to compare on")
     if problems:
         raise DatasetError("\n".join([*problems, "train and export these categories"]))
     for split in splits:
@@ -154,133 +272,3 @@ def _refuse_trained_pictures(split: CategorySplit, run: Run) -> None:
             f"{split.category}: {len(seen)} test pictures were trained or calibrated "
             f"on ({', '.join(seen[:3])}); take the run's manifest, or other pictures"
         )
-
-
-def _compare(
-    split: CategorySplit,
-    run: Run,
-    bundle: Bundle,
-    request: BenchmarkRequest,
-    progress: Progress,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    predictors = _predictors(split.category, run, bundle, request)
-    first = next(iter(predictors.values()))
-    truth = PixelTruth(
-        split.test, wanted=request.pixel_metrics, has_map=first.engine.has_map
-    )
-    evaluations = {name: Evaluation(truth) for name in predictors}
-    meter = ParityMeter(first.threshold, "test")
-    per_image, decode_ms = [], []
-    for done, row in enumerate(split.test, start=1):
-        start = time.perf_counter()
-        image = read_training_image(row, first.rules)
-        decode_ms.append((time.perf_counter() - start) * 1000)
-        if done == 1:
-            for predictor in predictors.values():
-                for _ in range(WARM_UP):
-                    predictor.predict(image)
-        mask = truth.mask(row, image, first.rules)
-        # The order changes from picture to picture: neither engine always goes first.
-        order = list(predictors) if done % 2 else list(reversed(predictors))
-        predictions = {name: predictors[name].predict(image) for name in order}
-        for name, prediction in predictions.items():
-            evaluations[name].add(row, prediction, mask)
-            per_image.append(_row(row, name, predictors[name], prediction))
-        if len(predictions) == 2:
-            reference, candidate = (predictions[name] for name in ENGINES)
-            meter.add(
-                row.image,
-                (reference.score, reference.anomaly_map),
-                (candidate.score, candidate.anomaly_map),
-            )
-        progress(f"{split.category}: benchmark", done, len(split.test))
-    trained = run.report["categories"][split.category]
-    n_anomalies = sum(row.label == 1 for row in split.test)
-    counts = {
-        "test_normals": len(split.test) - n_anomalies,
-        "test_anomalies": n_anomalies,
-    }
-    provenance = first.settings.thresholds.provenance["image"]
-    report: dict[str, Any] = {
-        "counts": counts,
-        "dataset_summary": dataset_summary(
-            train=trained["counts"]["train_normals"],
-            calibration=trained["counts"]["calibration"],
-            pixel_metrics=truth.to_json(),
-            **counts,
-        ),
-        "detector": trained["detector"],
-        "fit_seconds": trained["fit_seconds"],
-        "test_fingerprint": fingerprint(picture_digests(split.test)),
-        "threshold": first.threshold,
-        "promised_false_alarm_rate": provenance.used_false_alarm_rate,
-        "promise_approximate": provenance.approximate,
-        "pixel_metrics": truth.to_json(),
-        "decode_ms": latency(decode_ms),
-        "engines": {
-            name: evaluation.report(
-                first.threshold,
-                seed=request.seed,
-                n_resamples=request.bootstrap_resamples,
-            )
-            | {"engine": predictors[name].engine.name}
-            for name, evaluation in evaluations.items()
-        },
-    }
-    if len(predictors) == 2:
-        report["parity"] = _parity(meter)
-    return report, per_image
-
-
-def _predictors(
-    category: str, run: Run, bundle: Bundle, request: BenchmarkRequest
-) -> dict[str, Predictor]:
-    onnx = Predictor.open(bundle, category=category, threads=request.threads)
-    made = {}
-    if "torch" in request.engines:
-        detector = load_trained(run, category)
-        made["torch"] = torch_predictor(
-            detector, category, onnx.settings, onnx.rules, bundle=bundle
-        )
-    if "onnx" in request.engines:
-        made["onnx"] = onnx
-    return made
-
-
-def _parity(meter: ParityMeter) -> dict[str, Any]:
-    result = meter.result()
-    return {
-        "max_abs_score_diff": result.max_abs_score_diff,
-        "max_rel_score_diff": result.max_rel_score_diff,
-        "max_abs_map_diff": result.max_abs_map_diff,
-        "max_map_diff_of_range": result.max_map_diff_of_range,
-        "label_flips": result.label_flips,
-        "flipped_images": list(meter.flipped),
-        "min_threshold_distance": result.min_threshold_distance,
-    }
-
-
-def _row(
-    row: ManifestRow, engine: str, predictor: Predictor, prediction: Prediction
-) -> dict[str, Any]:
-    return scored_row(row.image, predictor, prediction, prediction.ms) | {
-        "engine": engine,
-        "label_true": row.label,
-        "group_id": row.group_id,
-        "meta": row.meta,
-    }
-
-
-def parse_engines(text: str) -> tuple[str, ...]:
-    """Give the engines of `--compare torch,onnx`.
-
-    Raises:
-        ConfigError: an unknown or repeated engine.
-    """
-    engines = tuple(part.strip() for part in text.split(",") if part.strip())
-    unknown = [name for name in engines if name not in ENGINES]
-    if unknown or not engines or len(set(engines)) != len(engines):
-        raise ConfigError(
-            f'--compare: found "{text}", expected {",".join(ENGINES)} or one of them'
-        )
-    return engines

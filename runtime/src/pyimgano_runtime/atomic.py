@@ -55,7 +55,7 @@ def finish_swap(folder: Path) -> None:
         raise ConfigError(f"{folder}: cannot be read ({error.strerror})") from error
     # A writer at work will finish by itself, and where we may not write, the next
     # writer does it.
-    with suppress(ConfigError, OSError), _only_writer(folder):
+    with suppress(ConfigError, OSError), only_writer(folder):
         _put_in_place(folder)
 
 
@@ -73,7 +73,7 @@ def new_folder(
     new, old, gone = (_beside(folder, name) for name in ("new", "old", "gone"))
     with _cannot_be_written(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-    with _only_writer(folder):
+    with only_writer(folder):
         with _cannot_be_written(folder):
             _put_in_place(folder)
             refuse_replacing(folder, force=force, keep=keep)
@@ -241,7 +241,7 @@ def _delete(old: Path, gone: Path) -> None:
 
 
 @contextmanager
-def _only_writer(folder: Path) -> Iterator[None]:
+def only_writer(folder: Path) -> Iterator[None]:
     """Hold the lock of an output folder.
 
     The system frees it when its process ends, however it ends. A process id in the

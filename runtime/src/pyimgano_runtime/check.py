@@ -26,7 +26,7 @@ _NPY_HEADER: Final = re.compile(
     re.DOTALL,
 )
 TINY: Final = float(np.finfo(np.float32).tiny)
-CHECK_SCHEMA_VERSION: Final = "1.1"  # 1.1 added "signature"
+CHECK_SCHEMA_VERSION: Final = "1.2"  # 1.1: "signature"; 1.2: "map_abs_diff"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,7 @@ class GoldenResult:
     expected_score: float
     score: float | None
     score_rel_diff: float | None
+    map_abs_diff: float | None
     map_diff_of_range: float | None
     label_same: bool | None
     agrees: bool | None  # None: could not be replayed, or only the decoder differs
@@ -139,7 +140,7 @@ def _replay(bundle: Bundle, predictor: Predictor, golden: Golden) -> GoldenResul
 
     tolerances = bundle.config.parity.tolerances
     score_diff = relative_difference(prediction.score, golden.score)
-    map_diff = None
+    map_abs_diff = map_diff = None
     if golden.map is not None and prediction.anomaly_map is not None:
         expected = _read_map(
             bundle.read(golden.map),
@@ -147,6 +148,7 @@ def _replay(bundle: Bundle, predictor: Predictor, golden: Golden) -> GoldenResul
             str(bundle.root / golden.map),
         )
         map_diff = difference_of_range(prediction.anomaly_map, expected)
+        map_abs_diff = float(np.max(np.abs(prediction.anomaly_map - expected)))
     label_same = is_anomaly(prediction.score, predictor.threshold) == is_anomaly(
         golden.score, predictor.threshold
     )
@@ -162,6 +164,7 @@ def _replay(bundle: Bundle, predictor: Predictor, golden: Golden) -> GoldenResul
         expected_score=golden.score,
         score=prediction.score,
         score_rel_diff=score_diff,
+        map_abs_diff=map_abs_diff,
         map_diff_of_range=map_diff,
         label_same=label_same,
         # Other pixels give another score: that says nothing about the model.
@@ -209,6 +212,7 @@ def _not_replayed(golden: Golden, decoder: str) -> GoldenResult:
         expected_score=golden.score,
         score=None,
         score_rel_diff=None,
+        map_abs_diff=None,
         map_diff_of_range=None,
         label_same=None,
         agrees=None,

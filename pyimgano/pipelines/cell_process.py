@@ -1,0 +1,104 @@
+"""Starts a process for a cell of a suite, and says how it ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from typing import IO, Any
+
+from ..detectors.interface import Progress
+
+
+class CellProcess:
+    """The process that `suite_cell` runs in."""
+
+    def __init__(self, order: dict[str, Any], *, threads: int) -> None:
+        self._order = order
+        self._environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            "OMP_NUM_THREADS": str(threads),  # read by torch when it loads
+        }
+
+    def run(self, progress: Progress, stop: threading.Event) -> dict[str, str] | None:
+        """Run the cell to its end; give what failed (kind, error, traceback).
+
+        It is ended early when `stop` is set.
+        """
+        if stop.is_set():
+            return _failure("Interrupted", "the suite was interrupted", "")
+        with tempfile.TemporaryFile() as errors:
+            process = subprocess.Popen(
+                [sys.executable, "-X", "utf8", "-m", "pyimgano.pipelines.suite_cell"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=self._environment,
+            )
+            ended = threading.Event()
+            watch = threading.Thread(
+                target=_end_on, args=(process, stop, ended), daemon=True
+            )
+            watch.start()
+            try:
+                outcome = self._follow(process, progress)
+            finally:
+                ended.set()
+                process.wait()
+            errors.seek(0)
+            said = errors.read().decode("utf-8", "replace")
+        if outcome is None:
+            return _crash(process.returncode, said)
+        return outcome.get("failed")
+
+    def _follow(
+        self, process: subprocess.Popen[bytes], progress: Progress
+    ) -> dict[str, Any] | None:
+        """Pass on progress; give the outcome, None where the process told none."""
+        assert process.stdin is not None
+        assert process.stdout is not None
+        # stdin stays open: its end tells the cell that nobody waits any more.
+        with process.stdin as stdin, process.stdout as stdout:
+            _send(stdin, self._order)
+            for line in stdout:
+                message: dict[str, Any] = json.loads(line)
+                if "progress" not in message:
+                    return message
+                progress(*message["progress"])
+        return None
+
+
+def _send(stdin: IO[bytes], order: dict[str, Any]) -> None:
+    try:
+        stdin.write((json.dumps(order) + "\n").encode())
+        stdin.flush()
+    except BrokenPipeError:
+        pass  # it ended already; its exit code and stderr tell more
+
+
+def _end_on(
+    process: subprocess.Popen[bytes], stop: threading.Event, ended: threading.Event
+) -> None:
+    while not ended.wait(0.1):
+        if stop.is_set():
+            process.kill()  # what it had begun is swept away by the next start
+            return
+
+
+def _crash(code: int, said: str) -> dict[str, str]:
+    how = f"exit code {code}"
+    if code < 0:
+        how = f"signal {signal.Signals(-code).name}"
+        if -code == signal.SIGKILL:
+            how += ", as the system sends it when memory runs out"
+    lines = said.strip().splitlines()
+    last = f": {lines[-1]}" if lines else ""
+    return _failure("ProcessEnded", f"the cell's process ended by {how}{last}", said)
+
+
+def _failure(kind: str, error: str, trace: str) -> dict[str, str]:
+    return {"kind": kind, "error": error, "traceback": trace}

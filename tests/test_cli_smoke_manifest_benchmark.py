@@ -1,0 +1,163 @@
+"""`pyimgano benchmark --dataset manifest` from the command line to the report."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conftest import CommandResult
+from factories import read_rows, write_dataset, write_manifest
+from pyimgano.datasets.catalog import DataSource, read_dataset
+from pyimgano.datasets.splits import split_manifest
+
+Run = Callable[..., CommandResult]
+QUICK = (
+    *("--model", "pixel_stats", "--model-options", '{"image_size": [32, 32]}'),
+    "--no-process-costs",
+)
+
+
+def test_the_script_trains_exports_and_compares(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    """As a process: what users type."""
+    output = tmp_path / "bench"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pyimgano.benchmark_cli"),
+            *("--dataset", "manifest", "--manifest-path", str(small_dataset)),
+            *(*QUICK, "--output", str(output)),
+        ],
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "torch and onnx: 0 label flips" in done.stdout
+    report = json.loads((output / "report.json").read_text("utf-8"))
+    assert report["dataset"] == "manifest"
+    assert report["dataset_name"] == small_dataset.parent.name
+    assert set(report["categories"]["bracket"]["engines"]) == {"torch", "onnx"}
+
+
+def test_the_split_is_that_of_the_workbench(tmp_path: Path, run_cli: Run) -> None:
+    manifest = write_dataset(
+        tmp_path / "data", n_train=14, size=(32, 32), with_splits=False
+    )
+    output = tmp_path / "bench"
+    done = run_cli(
+        *("benchmark", "--manifest-path", manifest, *QUICK, "--output", output),
+        *("--manifest-test-normal-fraction", "0.4", "--manifest-split-seed", "3"),
+    )
+    assert done.code == 0, done.stderr
+    (expected,) = split_manifest(
+        read_dataset(DataSource("manifest", manifest)),
+        test_normal_fraction=0.4,
+        seed=3,
+    )
+    lines = (output / "categories/bracket/per_image.jsonl").read_text().splitlines()
+    tested = {json.loads(line)["input"] for line in lines}
+    assert tested == {row.image for row in expected.test}
+
+
+def test_the_split_seed_is_the_seed_where_it_is_not_given(
+    tmp_path: Path, run_cli: Run
+) -> None:
+    manifest = write_dataset(
+        tmp_path / "data", n_train=14, size=(32, 32), with_splits=False
+    )
+    prints = []
+    for name, seeds in (
+        ("a", ["--seed", "5"]),
+        ("b", ["--seed", "5", "--manifest-split-seed", "5"]),
+        ("c", ["--seed", "5", "--manifest-split-seed", "6"]),
+    ):
+        done = run_cli(
+            *("benchmark", "--manifest-path", manifest, *QUICK, "--json", *seeds),
+            *("--output", tmp_path / name),
+        )
+        report = json.loads(done.stdout)
+        prints.append(report["categories"]["bracket"]["test_fingerprint"])
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_the_root_is_only_a_fallback(tmp_path: Path, run_cli: Run) -> None:
+    """Pictures beside the manifest come first, the others from --root."""
+    manifest = write_dataset(tmp_path / "data", size=(32, 32))
+    moved = write_manifest(tmp_path / "lists/manifest.jsonl", read_rows(manifest))
+    first = read_rows(moved)[0]["image_path"]
+    wrong = moved.parent / first
+    wrong.parent.mkdir(parents=True)
+    wrong.write_bytes(b"not a picture")
+    command = ("benchmark", "--manifest-path", moved, "--root", manifest.parent, *QUICK)
+    done = run_cli(*command, "--output", tmp_path / "bench")
+    assert done.code == 2
+    assert str(wrong) in done.stderr  # its own folder was looked at first
+    wrong.unlink()
+    assert run_cli(*command, "--output", tmp_path / "bench").code == 0
+
+
+def test_a_missing_manifest_says_how_to_make_one(tmp_path: Path, run_cli: Run) -> None:
+    done = run_cli("benchmark", "--dataset", "manifest", "--output", tmp_path / "out")
+    assert done.code == 2
+    assert "--manifest-path: missing" in done.stderr
+    assert "pyimgano manifest create" in done.stderr
+
+
+@pytest.mark.parametrize("dataset", ["manifest", "mvtec"])
+def test_another_input_mode_is_refused(
+    dataset: str, small_dataset: Path, tmp_path: Path, run_cli: Run
+) -> None:
+    place = ("--manifest-path", small_dataset)
+    if dataset != "manifest":
+        place = ("--root", small_dataset.parent)
+    done = run_cli(
+        *("benchmark", "--dataset", dataset, *place, "--input-mode", "numpy"),
+        *("--output", tmp_path / "out"),
+    )
+    assert done.code == 2
+    assert f'data set "{dataset}" is read from paths only' in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_layout_is_trained_and_compared(tmp_path: Path, run_cli: Run) -> None:
+    manifest = write_dataset(tmp_path / "data", size=(32, 32))
+    root = tmp_path / "custom"
+    for row in read_rows(manifest):
+        part = "train" if row["split"] == "train" else "test"
+        kind = "bad" if row["label"] else "good"
+        target = root / part / kind / Path(row["image_path"]).name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        data = (manifest.parent / row["image_path"]).read_bytes()
+        target.with_stem(f"{kind}{len(data)}{target.stem}").write_bytes(data)
+    done = run_cli(
+        *("benchmark", "--dataset", "custom", "--root", root, *QUICK, "--json"),
+        *("--output", tmp_path / "bench"),
+    )
+    assert done.code == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["dataset"] == "custom"
+    (category,) = report["categories"].values()
+    assert category["pixel_metrics"]["reason"] == (
+        "none of the 4 test anomalies has a mask"
+    )
+
+
+def test_a_gate_that_is_missed_ends_with_1_and_keeps_the_report(
+    small_dataset: Path, tmp_path: Path, run_cli: Run
+) -> None:
+    output = tmp_path / "bench"
+    done = run_cli(
+        *("benchmark", "--manifest-path", small_dataset, *QUICK, "--output", output),
+        *("--min", "image_auroc=1.01", "--max", "label_flips=0"),
+    )
+    assert done.code == 1
+    assert "image_auroc" in done.stderr
+    assert "MISSED" in done.stderr
+    assert "label_flips 0, asked at most 0: met" in done.stderr
+    assert (output / "report.json").is_file()

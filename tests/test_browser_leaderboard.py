@@ -1,38 +1,15 @@
 """The leaderboard page in headless Chromium: no errors, no overflow, sorting."""
 
-import json
-import re
-import shutil
-import subprocess
-from html import unescape
 from pathlib import Path
 
 import pytest
 
+from chromium import measured, opened, told
 from leaderboard_cells import comparison, write_cell
 from pyimgano.reporting.leaderboard import FailedCell, write_leaderboard
 
 pytestmark = pytest.mark.browser
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = next((path for name in NAMES if (path := shutil.which(name))), None)
-
-# Chromium's own windows are at least 500 px wide, so narrow ones are frames. Frames of
-# file:// are origins of their own: the page measures itself and tells its parent.
-MEASURE = """<script>
-window.addEventListener("load", function () {
-  document.querySelectorAll("details").forEach(function (d) { d.open = true; });
-  parent.postMessage(JSON.stringify({
-    inner: window.innerWidth, scroll: document.documentElement.scrollWidth
-  }), "*");
-});
-</script></body>"""
-WRAPPER = """<body><iframe src="measured.html" width="{width}" height="900"></iframe>
-<pre id="told">nothing</pre><script>
-window.addEventListener("message", function (event) {{
-  document.getElementById("told").textContent = event.data;
-}});
-</script></body>"""
 # What clicks and choices do, told as JSON.
 DRIVE = """<script>
 (function () {
@@ -94,32 +71,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "leaderboard.html"
 
 
-def opened(page: Path, profile: Path, *, width: int = 1280) -> tuple[str, str]:
-    """The document after its scripts, and what Chromium logged."""
-    if CHROMIUM is None:
-        pytest.skip(f"none of {', '.join(NAMES)} is installed")
-    done = subprocess.run(
-        [
-            *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu"),
-            *(f"--user-data-dir={profile}", f"--window-size={width},900"),
-            *("--virtual-time-budget=3000", "--enable-logging=stderr", "--v=0"),
-            *("--host-resolver-rules=MAP * ~NOTFOUND", "--dump-dom", page.as_uri()),
-        ],
-        capture_output=True,
-        encoding="utf-8",
-        timeout=120,
-        check=True,
-    )
-    return done.stdout, done.stderr
-
-
-def told(document: str) -> dict[str, object]:
-    found = re.search(r'<pre id="told">(.*?)</pre>', document, re.DOTALL)
-    assert found is not None
-    result: dict[str, object] = json.loads(unescape(found[1]))
-    return result
-
-
 def test_the_page_opens_without_a_console_message(page: Path, tmp_path: Path) -> None:
     document, log = opened(page, tmp_path)
     assert "12 of 12 rows" in document  # the script ran to its end
@@ -137,12 +88,7 @@ def test_a_console_message_would_be_seen(page: Path, tmp_path: Path) -> None:
 def test_the_page_is_never_wider_than_its_window(
     page: Path, tmp_path: Path, width: int
 ) -> None:
-    text = page.read_text("utf-8").replace("</body>", MEASURE)
-    page.with_name("measured.html").write_text(text, encoding="utf-8")
-    wrapper = page.with_name(f"wrapper-{width}.html")
-    wrapper.write_text(WRAPPER.format(width=width), encoding="utf-8")
-
-    found = told(opened(wrapper, tmp_path, width=1400)[0])
+    found = measured(page, tmp_path, width=width)
 
     assert found["inner"] == width
     assert found["scroll"] <= width

@@ -100,7 +100,13 @@ def plan_cells(suite: Suite) -> list[PlannedCell]:
     taken: set[str] = set()
     return [
         PlannedCell(
-            plain_name(f"{dataset.name}-{category}-{model.label}-s{seed}", taken),
+            plain_name(
+                "-".join(
+                    # A set of one category often has its name.
+                    [*dict.fromkeys([dataset.name, category]), model.label, f"s{seed}"]
+                ),
+                taken,
+            ),
             *(model, dataset, category, seed),
         )
         for dataset in suite.datasets

@@ -50,6 +50,8 @@ EXPORTERS: Final = "exporters/pyimgano_exporters"
 CONFORMAL: Final = "tests/test_calibration_conformal.py"
 TRAIN: Final = "tests/test_workbench_train.py"
 EXPORT: Final = "tests/test_bundle_export.py"
+ACCEPT: Final = "tests/test_bundle_accept.py"
+SUITE: Final = "tests/test_benchmark_suite.py"
 PREFLIGHT: Final = "tests/test_workbench_preflight_manifest.py"
 
 MUTANTS: Final = (
@@ -573,6 +575,84 @@ MUTANTS: Final = (
         "for path in bundle.unlisted_files()[:0]",
         "tests/test_bundle_verify.py",
         "not_listed",
+    ),
+    Mutant(
+        "a gate asks for the other direction",
+        "pyimgano/pipelines/gates.py",
+        'value >= gate.limit if gate.bound == "min"',
+        'value <= gate.limit if gate.bound == "min"',
+        ACCEPT,
+    ),
+    Mutant(
+        "what was not measured meets a gate",
+        "pyimgano/pipelines/gates.py",
+        "met = value is not None and (",
+        "met = value is None or (",
+        ACCEPT,
+    ),
+    Mutant(
+        "a bundle that finds nothing is accepted",
+        "pyimgano/pipelines/accept_bundle.py",
+        "recall, bool(recall), reason)",
+        "recall, recall is not None, reason)",
+        ACCEPT,
+        "finds_nothing",
+    ),
+    Mutant(
+        "finished cells run again",
+        "pyimgano/pipelines/run_suite.py",
+        "missing = [cell for cell in cells if not _finished(output, cell)]",
+        "missing = list(cells)",
+        SUITE,
+        "not_run_again",
+    ),
+    Mutant(
+        "another suite goes on in the same folder",
+        "pyimgano/pipelines/run_suite.py",
+        "        if found == document:",
+        "        if found:",
+        SUITE,
+        "another_suite",
+    ),
+    Mutant(
+        "a failure of a cell is lost",
+        "pyimgano/pipelines/suite_cell.py",
+        '_say({"failed":',
+        '_say({"finished":',
+        SUITE,
+        "cell_that_fails",
+    ),
+    Mutant(
+        "test normals without a split are drawn by the run's seed alone",
+        "pyimgano/pipelines/benchmark_command.py",
+        '"split_seed": seed if split_seed is None else split_seed,',
+        '"split_seed": seed,',
+        "tests/test_cli_smoke_manifest_benchmark.py",
+        "split_seed",
+    ),
+    Mutant(
+        "the torch engine is measured in the process of onnx",
+        "pyimgano/pipelines/engine_process.py",
+        'opened = _open_torch if order["engine"] == "torch" else _open_onnx',
+        'opened = _open_torch if order["run"] else _open_torch',
+        "tests/test_benchmark_cli.py",
+        "alone_in_a_process",
+    ),
+    Mutant(
+        "a regression is an improvement",
+        "pyimgano/metrics/report_keys.py",
+        """        "false_alarm_rate",
+        "lower",""",
+        """        "false_alarm_rate",
+        "higher",""",
+        "tests/test_runs_compare.py",
+    ),
+    Mutant(
+        "SegF1 counts only what lies above the threshold",
+        "pyimgano/metrics/pixel.py",
+        ">= self._threshold",
+        "> self._threshold",
+        "tests/test_metrics_pixel.py",
     ),
 )
 

@@ -148,13 +148,9 @@ def benchmark(
     Exit codes: 0 done; 1 a gate was missed, a bundle scores unlike its checkpoint, or
     a cell of a suite failed (what finished is kept); 2 refused.
     """
-    from .pipelines.benchmark_command import (
-        BenchmarkOptions,
-        run_command,
-    )
-    from .pipelines.benchmark_command import (
-        list_categories as categories_of,
-    )
+    from .pipelines.benchmark_command import list_categories as categories_of
+    from .pipelines.benchmark_command import run_command
+    from .pipelines.benchmark_options import BenchmarkOptions
     from .pipelines.suite_file import shipped_suites
     from .reporting.benchmark_table import print_benchmark, print_suite
     from .terminal_progress import TerminalProgress

@@ -16,7 +16,8 @@ import pytest
 from scipy.stats import spearmanr
 
 from conftest import Exported
-from pyimgano_exporters.quantize import quantize_graph, write_int8_twin
+from pyimgano_exporters.int8_twin import write_int8_twin
+from pyimgano_exporters.quantize import quantize_graph
 from pyimgano_runtime.bundle import Bundle, open_bundle
 from pyimgano_runtime.decode import read_image
 from pyimgano_runtime.engine import OnnxEngine

@@ -10,20 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pyimgano_runtime._reader import parse_json
 from pyimgano_runtime.atomic import new_folder, refuse_replacing
 from pyimgano_runtime.bundle import open_bundle
 from pyimgano_runtime.engine import usable_cores
-from pyimgano_runtime.errors import ConfigError, raise_all
+from pyimgano_runtime.errors import ConfigError
 
 from ..datasets.catalog import list_dataset_categories
 from ..detectors.interface import Progress
 from ..workbench.artifacts import Run, open_run
 from ..workbench.config import LoadedConfig, load_config, parse_config
-from .compare_engines import MeasureOptions
-from .engines import ENGINES, parse_engines
+from .benchmark_options import BenchmarkOptions, refuse_contradictions
+from .engines import ENGINES
 from .gates import Gate, GateResult, judge_benchmark, parse_gates
 from .mvtec_visa import check_input_mode
 from .run_benchmark import BenchmarkRequest, parity_problems, run_benchmark
@@ -31,67 +31,7 @@ from .run_suite import SuiteOptions, run_suite
 from .suite_file import default_name, load_suite
 from .train_and_compare import train_and_compare, write_pages
 
-DEFAULT_MODEL = "patchcore"
-ROBUSTNESS_IMAGES = 100
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BenchmarkOptions:
-    """The command's options as given; None where an option was left out."""
-
-    dataset: str | None
-    manifest_path: Path | None
-    root: Path | None
-    category: tuple[str, ...]
-    input_mode: str
-    model: str | None
-    preset: str | None
-    model_options: str | None
-    manifest_test_normal_fraction: float | None
-    manifest_split_seed: int | None
-    seed: int | None
-    run_folder: Path | None
-    bundle_folder: Path | None
-    suite: str | None
-    suite_root: Path | None
-    resume: bool
-    jobs: int | None
-    compare: str
-    threads: int | None
-    no_pixel_metrics: bool
-    no_process_costs: bool
-    robustness: bool
-    robustness_images: int | None
-    minima: tuple[str, ...]
-    maxima: tuple[str, ...]
-
-    @property
-    def kind(self) -> str | None:
-        """The kind of data set; a manifest says by itself that it is one."""
-        if self.dataset is None and self.manifest_path is not None:
-            return "manifest"
-        return self.dataset
-
-    @property
-    def engines(self) -> tuple[str, ...]:
-        """The engines of --compare."""
-        return parse_engines(self.compare)
-
-    @property
-    def measure(self) -> MeasureOptions:
-        """How much is measured."""
-        return MeasureOptions(
-            pixel_metrics=not self.no_pixel_metrics,
-            seed=self.seed or 0,
-            processes=not self.no_process_costs,
-        )
-
-    @property
-    def n_robustness(self) -> int | None:
-        """Pictures of each class for robustness; None: not measured."""
-        if not self.robustness:
-            return None
-        return self.robustness_images or ROBUSTNESS_IMAGES
+DEFAULT_MODEL: Final = "patchcore"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +64,7 @@ def run_command(
     """
     gates = parse_gates(options.minima, options.maxima)
     engines = options.engines  # refused early
-    _refuse_contradictions(options)
+    refuse_contradictions(options)
     if options.suite is not None:
         suite = load_suite(options.suite, base=options.suite_root)
         wanted = set(engines)
@@ -295,67 +235,3 @@ def _suite_result(
     return BenchmarkResult(
         report, tuple(results), (*failed, *report["parity_problems"])
     )
-
-
-def _refuse_contradictions(options: BenchmarkOptions) -> None:
-    """Refuse options that are missing or have no effect; all at once."""
-    given = {
-        "--dataset": options.dataset,
-        "--manifest-path": options.manifest_path,
-        "--root": options.root,
-        "--category": options.category or None,
-        "--model": options.model,
-        "--preset": options.preset,
-        "--model-options": options.model_options,
-        "--manifest-test-normal-fraction": options.manifest_test_normal_fraction,
-        "--manifest-split-seed": options.manifest_split_seed,
-        "--seed": options.seed,
-        "--run": options.run_folder,
-        "--bundle": options.bundle_folder,
-        "--suite-root": options.suite_root,
-        "--resume": options.resume or None,
-        "--jobs": options.jobs,
-    }
-    present = {name for name, value in given.items() if value is not None}
-    of_suite = {"--suite-root", "--resume", "--jobs"}
-    if options.suite is not None:
-        useless, cause = present - of_suite, "with --suite, whose file says it"
-        missing: list[str] = []
-    elif {"--run", "--bundle"} & present:
-        useless = present & {"--model", "--preset", "--model-options", *of_suite}
-        cause = "with --run"
-        missing = [
-            f"{name}: missing; give --run and --bundle, or --dataset or --suite"
-            for name in ("--run", "--bundle")
-            if name not in present
-        ]
-    else:
-        useless, cause = present & of_suite, "without --suite"
-        missing = _missing_data(options)
-    if options.robustness_images is not None and not options.robustness:
-        missing.append("--robustness-images: has no effect without --robustness")
-    problems = [f"{name}: has no effect {cause}; remove it" for name in sorted(useless)]
-    raise_all([*missing, *problems], ConfigError)
-
-
-def _missing_data(options: BenchmarkOptions) -> list[str]:
-    """What is missing to find the pictures."""
-    if options.kind is None:
-        return [
-            "nothing to run: give --manifest-path M (or --dataset NAME --root DIR), "
-            "--run DIR --bundle B, or --suite FILE"
-        ]
-    if options.kind == "manifest" and options.manifest_path is None:
-        return [
-            "--manifest-path: missing; --dataset manifest needs the JSONL file, for "
-            'example --manifest-path data/manifest.jsonl; "pyimgano manifest create" '
-            "makes one of your folders"
-        ]
-    if options.kind != "manifest" and options.manifest_path is not None:
-        return [f'--manifest-path: has no effect with --dataset "{options.kind}"']
-    if options.kind != "manifest" and options.root is None:
-        return [
-            f"--root: missing; --dataset {options.kind} needs the folder of its "
-            "categories"
-        ]
-    return []

@@ -94,7 +94,7 @@ def int8_twin(bundle: Bundle, split: CategorySplit, folder: Path) -> Bundle:
         ExportError: the graph holds nothing that int8 would speed up.
     """
     # Imported on use: the quantizer takes a second to load.
-    from pyimgano_exporters.quantize import write_int8_twin
+    from pyimgano_exporters.int8_twin import write_int8_twin
 
     normals = split.train_normals()
     places = np.linspace(0, len(normals) - 1, min(len(normals), INT8_IMAGES))

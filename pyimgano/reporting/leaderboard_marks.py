@@ -1,11 +1,11 @@
-"""Which numbers may be called the best, and which only level with the best."""
+"""Which numbers may be called the best, which are level with it, and which are bad."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
-Mark = Literal["best", "level"]
+Mark = Literal["best", "level", "bad"]
 
 # Only what has an interval: without one, nobody can say how far apart two numbers are.
 MARKED: Final = ("image_auroc", "image_ap", "recall")
@@ -20,7 +20,9 @@ def marks(
 
     Rows compete within one category, seed and engine. "best" takes a paired comparison
     with every other model whose interval excludes zero. Otherwise the highest number,
-    and all that are not told apart from it, are "level".
+    and all that are not told apart from it, are "level". "bad" are false alarms whose
+    interval lies above the promise, and a recall of 0: such a row is not ready, and its
+    recall does not compete.
     """
     apart = {
         (_group(found), frozenset((found["model_a"], found["model_b"]))): bool(
@@ -39,9 +41,26 @@ def marks(
                 if metric == COMPARED
                 else {}
             )
-            for index, mark in _marked(rows, members, metric, of_pairs).items():
+            able = members
+            if metric == "recall":
+                able = [index for index in members if not is_above_promise(rows[index])]
+            for index, mark in _marked(rows, able, metric, of_pairs).items():
                 given[index, metric] = mark
+    for index, row in enumerate(rows):
+        if is_above_promise(row):
+            given[index, "false_alarm_rate"] = "bad"
+        if row["recall"] == 0:
+            given[index, "recall"] = "bad"
     return given
+
+
+def is_above_promise(row: Mapping[str, Any]) -> bool:
+    """Tell whether false alarms are above what was promised, beyond chance."""
+    promised = row["promised_false_alarm_rate"]
+    interval = row["false_alarm_rate_ci95"]
+    if promised is None or interval is None:
+        return False
+    return bool(interval[0] > promised)
 
 
 def _group(row: Mapping[str, Any]) -> tuple[Any, ...]:

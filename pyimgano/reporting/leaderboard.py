@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -170,6 +171,7 @@ def _table_line(cells: Sequence[str]) -> str:
 def _plain(text: object) -> str:
     """Give text that a Markdown reader shows as it is, in one line."""
     words = " ".join(str(text).split())
-    for sign in ("\\", "|", "`", "*", "_", "[", "]"):
+    for sign in ("\\", "|", "`", "*", "[", "]"):
         words = words.replace(sign, f"\\{sign}")
+    words = re.sub(r"\b_|_\b", r"\\_", words)  # inside a word it is no markup
     return words.replace("&", "&amp;").replace("<", "&lt;")

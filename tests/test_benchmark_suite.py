@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from conftest import CommandResult, Exported
-from factories import read_rows, write_dataset
+from factories import read_rows, write_dataset, write_manifest
 from pyimgano.pipelines.suite_file import load_suite, shipped_suites
 from pyimgano_runtime.errors import ConfigError
 
@@ -196,6 +196,121 @@ def test_a_killed_suite_goes_on_where_it_was(tmp_path: Path, run_cli: Run) -> No
     ]
     leftovers = [p for p in (output / "cells").iterdir() if p.name.startswith(".")]
     assert leftovers == []
+
+
+@pytest.fixture
+def one_cell(tmp_path: Path, run_cli: Run) -> tuple[Path, Path, Path]:
+    """Give manifest, suite file and output of a suite of one finished cell."""
+    manifest = write_dataset(tmp_path / "data", size=(32, 32))
+    suite = write_suite(tmp_path / "suite.json", manifest, [small(16)])
+    output = tmp_path / "out"
+    done = run_cli("benchmark", "--suite", suite, "--output", output, *QUICK)
+    assert done.code == 0, done.stderr
+    return manifest, suite, output
+
+
+def test_a_cell_whose_data_changed_runs_again(
+    one_cell: tuple[Path, Path, Path], run_cli: Run
+) -> None:
+    manifest, suite, output = one_cell
+    before = board(output)[0]["test_fingerprint"]
+    write_manifest(manifest, read_rows(manifest)[:-1])
+    done = run_cli(
+        *("benchmark", "--suite", suite, "--output", output, "--resume", *QUICK)
+    )
+    assert done.code == 0, done.stderr
+    assert "runs again: its rows in the data have changed" in done.stderr
+    assert board(output)[0]["test_fingerprint"] != before
+
+
+def test_a_damaged_cell_runs_again(
+    one_cell: tuple[Path, Path, Path], run_cli: Run
+) -> None:
+    _, suite, output = one_cell
+    (rows,) = output.glob("cells/[!.]*/categories/*/per_image.jsonl")
+    rows.write_text("{", encoding="utf-8")
+    done = run_cli(
+        *("benchmark", "--suite", suite, "--output", output, "--resume", *QUICK)
+    )
+    assert done.code == 0, done.stderr
+    assert "runs again: " in done.stderr
+    assert len(rows.read_text("utf-8").splitlines()) > 1
+
+
+def test_a_resumed_suite_keeps_its_threads(
+    one_cell: tuple[Path, Path, Path], run_cli: Run
+) -> None:
+    _, suite, output = one_cell
+    path = output / "suite.json"
+    document = json.loads(path.read_text("utf-8")) | {"threads": 3}
+    path.write_text(json.dumps(document), encoding="utf-8")
+    shutil.rmtree(next(output.glob("cells/[!.]*")))
+    command = ("benchmark", "--suite", suite, "--output", output, "--resume", *QUICK)
+    assert run_cli(*command).code == 0
+    (report,) = output.glob("cells/[!.]*/report.json")
+    assert json.loads(report.read_text("utf-8"))["threads"] == 3
+
+
+def test_force_spares_the_suite_file_and_begins_anew_elsewhere(
+    one_cell: tuple[Path, Path, Path], run_cli: Run
+) -> None:
+    _, suite, output = one_cell
+    inside = output / "suite-of-mine.json"
+    shutil.copy(suite, inside)
+    command = ("benchmark", "--output", output, "--force", *QUICK)
+    done = run_cli(*command, "--suite", inside)
+    assert done.code == 2
+    assert "which is still needed" in done.stderr
+    assert inside.is_file()
+    assert run_cli(*command, "--suite", suite).code == 0
+    assert not inside.exists()
+
+
+def test_resume_and_force_contradict_each_other(
+    one_cell: tuple[Path, Path, Path], run_cli: Run
+) -> None:
+    _, suite, output = one_cell
+    done = run_cli(
+        *("benchmark", "--suite", suite, "--output", output, "--resume", "--force")
+    )
+    assert done.code == 2
+    assert "--resume, --force: one goes on, the other begins anew" in done.stderr
+
+
+def test_an_interrupted_suite_leaves_no_process_and_shows_what_is_finished(
+    tmp_path: Path,
+) -> None:
+    manifest = write_dataset(tmp_path / "data", size=(32, 32))
+    models = [small(side, label=f"m{side}") for side in (16, 24, 32)]
+    suite = write_suite(tmp_path / "suite.json", manifest, models)
+    output = tmp_path / "out"
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "pyimgano.cli", "benchmark", *QUICK),
+            *("--suite", str(suite), "--output", str(output)),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    while not list(output.glob("cells/[!.]*/report.json")):
+        assert process.poll() is None, "the suite ended by itself"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60)[1].rstrip().endswith("interrupted")
+    assert process.returncode == 130
+    assert len(board(output)) >= 2
+    cells = [p.name for p in Path("/proc").glob("[0-9]*") if _is_cell_of(p, output)]
+    assert cells == []
+
+
+def _is_cell_of(process: Path, output: Path) -> bool:
+    try:
+        command = (process / "cmdline").read_bytes()
+        files = [fd.readlink() for fd in (process / "fd").iterdir()]
+    except OSError:
+        return False
+    return b"suite_cell" in command and any(str(output) in file for file in files)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="limits of a process are POSIX")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bundle_copies import copy_of, remove_goldens, set_threshold
+from bundle_copies import copy_of, edit_document, remove_goldens, set_threshold
 from conftest import CommandResult, Exported
 from factories import read_rows, write_manifest
 
@@ -93,6 +93,7 @@ def test_without_goldens_their_difference_is_not_met(
         ("--min", "image_auroc=1.01"),
         ("--max", "latency_ms.p95=0.0001"),
         ("--max", "max_abs_score_diff=-1"),
+        ("--min", "recall=1.01"),
     ],
 )
 def test_a_missed_floor_ends_with_1_and_writes_the_verdict(
@@ -135,6 +136,44 @@ def test_a_detector_that_finds_nothing_is_never_ready(
     missed = [gate for gate in report["gates"] if not gate["met"]]
     assert [(g["key"], g["bound"], g["value"]) for g in missed] == [
         ("recall", "above", 0.0)
+    ]
+
+
+def test_every_category_of_the_bundle_must_be_judged(
+    two_parts: Exported, tmp_path: Path, run_cli: Run
+) -> None:
+    manifest, root = _rows(two_parts, tmp_path, lambda r: r["category"] == "bracket")
+    command = ("bundle", "accept", two_parts.bundle, "--manifest-path", manifest)
+    done = run_cli(*command, "--root", root, "--json", "--output", tmp_path / "verdict")
+    assert done.code == 1, done.stderr
+    report = json.loads(done.stdout)
+    assert report["not_judged"] == ["connector"]
+    (missed,) = [
+        g for g in report["gates"] if not g["met"] and g["where"] == "connector"
+    ]
+    assert missed["reason"] == "the data holds no test pictures of this category"
+
+
+def test_a_category_that_is_left_out_must_still_agree_with_its_goldens(
+    two_parts: Exported, tmp_path: Path, run_cli: Run
+) -> None:
+    bundle = copy_of(two_parts.bundle, tmp_path / "bundle")
+
+    def falsify(document: dict[str, Any]) -> None:
+        for golden in document["parity"]["goldens"]:
+            if golden["category"] == "connector":
+                golden["score"] *= 2
+
+    edit_document(bundle, falsify)
+    done = run_cli(
+        *("bundle", "accept", bundle, "--manifest-path", two_parts.manifest),
+        *("--category", "bracket", "--json", "--output", tmp_path / "verdict"),
+    )
+    report = json.loads(done.stdout)
+    assert done.code == 1
+    missed = [gate for gate in report["gates"] if not gate["met"]]
+    assert ("connector", "goldens_disagreeing") in [
+        (gate["where"], gate["key"]) for gate in missed
     ]
 
 
@@ -209,6 +248,11 @@ def test_the_default_place_is_beside_the_bundle_and_is_renewed(
         (["--manifest-path", "m", "--min", "recal=1"], 'did you mean "recall"?'),
         (["--manifest-path", "m", "--min", "recall=1", "--min", "recall=0"], "twice"),
         (["--manifest-path", "none.jsonl"], "none.jsonl"),
+        (["--manifest-path", "m", "--max", "recall=0.9"], "give --min recall=0.9"),
+        (
+            ["--manifest-path", "m", "--min", "latency_ms.p95=50"],
+            "give --max latency_ms.p95=50",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(

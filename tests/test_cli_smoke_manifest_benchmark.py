@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import CommandResult
+from conftest import CommandResult, Exported
 from factories import read_rows, write_dataset, write_manifest
 from pyimgano.datasets.catalog import DataSource, read_dataset
 from pyimgano.datasets.splits import split_manifest
@@ -146,6 +146,38 @@ def test_a_folder_layout_is_trained_and_compared(tmp_path: Path, run_cli: Run) -
     assert category["pixel_metrics"]["reason"] == (
         "none of the 4 test anomalies has a mask"
     )
+
+
+def test_a_gate_on_an_engine_that_cannot_run_is_missed(
+    small_dataset: Path, tmp_path: Path, run_cli: Run
+) -> None:
+    """pixel_stats has nothing to quantize: no green light for an int8 that is not."""
+    done = run_cli(
+        *("benchmark", "--manifest-path", small_dataset, *QUICK),
+        *("--compare", "torch,onnx-int8", "--min", "image_auroc=0"),
+        *("--output", tmp_path / "bench"),
+    )
+    assert done.code == 1
+    assert "bracket (onnx-int8): image_auroc not measured" in done.stderr
+
+
+def test_a_run_is_judged_by_test_pictures_alone(
+    exported: Callable[[str], Exported], tmp_path: Path, run_cli: Run
+) -> None:
+    made = exported("pixel_stats")
+    rows = [row for row in read_rows(made.manifest) if row["split"] == "test"]
+    manifest = write_manifest(tmp_path / "own/manifest.jsonl", rows)
+    done = run_cli(
+        *("benchmark", "--run", made.run, "--bundle", made.bundle, "--json"),
+        *("--manifest-path", manifest, "--root", made.manifest.parent),
+        *("--no-process-costs", "--output", tmp_path / "bench"),
+    )
+    assert done.code == 0, done.stderr
+    category = json.loads(done.stdout)["categories"]["bracket"]
+    trained = json.loads((made.run / "report.json").read_text("utf-8"))
+    # What it learned from is the run's, whatever data judges it.
+    for key in ("training_fingerprint", "test_fingerprint", "split_fingerprint"):
+        assert category[key] == trained["categories"]["bracket"][key]
 
 
 def test_a_gate_that_is_missed_ends_with_1_and_keeps_the_report(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pyimgano_runtime.fingerprint import fingerprint
 
+from .images import mask_files
 from .rows import ManifestRow
 from .splits import CategorySplit
 
@@ -16,6 +17,7 @@ __all__ = [
     "picture_digests",
     "split_fingerprint",
     "test_fingerprint",
+    "training_fingerprint",
 ]
 
 
@@ -27,9 +29,9 @@ def picture_digests(rows: Iterable[ManifestRow]) -> dict[str, str]:
     }
 
 
-def split_fingerprint(split: CategorySplit) -> str:
-    """Give one sha256 over all pictures of a category: use, name, bytes and label."""
-    parts = {"train": split.train, "val": split.val, "test": split.test}
+def training_fingerprint(split: CategorySplit) -> str:
+    """Give one sha256 over what trains and calibrates: use, name, bytes and label."""
+    parts = {"train": split.train, "val": split.val}
     return fingerprint(
         {
             f"{part}/{name}": digest
@@ -40,16 +42,33 @@ def split_fingerprint(split: CategorySplit) -> str:
 
 
 def test_fingerprint(split: CategorySplit) -> str:
-    """Give one sha256 over the test pictures of a category: name, bytes and label.
+    """Give one sha256 over the test pictures: name, bytes, label and mask.
 
     Where it is equal, two reports judge the same pictures by the same truth.
     """
-    return fingerprint(_labelled_digests(split.test))
+    labelled = _labelled_digests(split.test)
+    masks = {
+        f"mask/{row.image}": f"{_mask_digest(row)} {row.mask_above}"
+        for row in split.test
+        if row.label == 1 and row.mask is not None
+    }
+    return fingerprint(labelled | masks)
+
+
+def split_fingerprint(training: str, test: str) -> str:
+    """Give one sha256 over both: equal where a model learned and was judged alike."""
+    return fingerprint({"training": training, "test": test})
 
 
 def _labelled_digests(rows: Sequence[ManifestRow]) -> dict[str, str]:
     digests = picture_digests(rows)
     return {row.image: f"{digests[row.image]} {row.label}" for row in rows}
+
+
+def _mask_digest(row: ManifestRow) -> str:
+    files = mask_files(row.mask_path)
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    return " ".join(digests)
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -6,6 +6,7 @@ accept_bundle -> pictures to judge by -> compare_engines (the bundle alone) + go
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -60,9 +61,10 @@ def accept_bundle(
 ) -> dict[str, Any]:
     """Judge a bundle, write the verdict into a folder, give the report.
 
-    Besides the gates that are asked for, every category must find at least one anomaly
-    (recall above 0) and its goldens must agree: a detector that finds nothing is not
-    ready, whatever its other numbers are.
+    Besides the gates that are asked for, every category of the bundle must find at
+    least one anomaly (recall above 0) and its goldens must agree: a detector that finds
+    nothing is not ready, whatever its other numbers are. Categories may be left out by
+    naming the others; their goldens must agree all the same.
 
     Raises:
         DatasetError: the pictures are refused, or none of them can judge.
@@ -85,6 +87,11 @@ def accept_bundle(
             results += judge(request.gates, measured, where=split.category)
             verdicts += results
             categories[split.category] = {"folder": stem} | measured
+        judged = [split.category for split in splits]
+        not_judged = [n for n in bundle.config.categories if n not in judged]
+        verdicts += _of_the_others(
+            not_judged, goldens, narrowed=bool(request.categories)
+        )
         report = {
             "schema_version": ACCEPTANCE_VERSION,
             "kind": "acceptance",
@@ -95,6 +102,7 @@ def accept_bundle(
             "finished": timestamp(),
             "threads": request.threads,
             "accepted": all(result.met for result in verdicts),
+            "not_judged": not_judged,
             "gates": [result.to_json() for result in verdicts],
             "environment": environment(),
             "categories": categories,
@@ -223,6 +231,25 @@ def _goldens(bundle: Bundle) -> dict[str, dict[str, Any]]:
             if difference is not None:
                 of_category[key] = max(of_category[key] or 0.0, difference)
     return found
+
+
+def _of_the_others(
+    names: Sequence[str], goldens: dict[str, dict[str, Any]], *, narrowed: bool
+) -> list[GateResult]:
+    """Judge the categories without pictures: by their goldens, and as not judged."""
+    results = []
+    for name in names:
+        if not narrowed:
+            reason = "the data holds no test pictures of this category"
+            results.append(
+                GateResult(name, "recall", "above", 0.0, None, False, reason)
+            )
+        wrong = goldens.get(name, {}).get("goldens_disagreeing")
+        if wrong is not None:
+            results.append(
+                GateResult(name, "goldens_disagreeing", "max", 0.0, wrong, not wrong)
+            )
+    return results
 
 
 def _built_in(name: str, measured: dict[str, Any]) -> list[GateResult]:

@@ -27,8 +27,9 @@ from .engines import ENGINES
 from .gates import Gate, GateResult, judge_benchmark, parse_gates
 from .mvtec_visa import check_input_mode
 from .run_benchmark import BenchmarkRequest, parity_problems, run_benchmark
-from .run_suite import SuiteOptions, run_suite
+from .run_suite import run_suite
 from .suite_file import default_name, load_suite
+from .suite_plan import SuiteOptions
 from .train_and_compare import train_and_compare, write_pages
 
 DEFAULT_MODEL: Final = "patchcore"
@@ -64,7 +65,7 @@ def run_command(
     """
     gates = parse_gates(options.minima, options.maxima)
     engines = options.engines  # refused early
-    refuse_contradictions(options)
+    refuse_contradictions(options, force=force)
     if options.suite is not None:
         suite = load_suite(options.suite, base=options.suite_root)
         wanted = set(engines)
@@ -72,13 +73,12 @@ def run_command(
             wanted.add("onnx-int8")
         if "fp32" not in suite.precisions:
             wanted.discard("onnx")
-        jobs = options.jobs or 1
         report = run_suite(
             suite,
             SuiteOptions(
                 engines=tuple(name for name in ENGINES if name in wanted),
-                threads=options.threads or max(1, usable_cores() // jobs),
-                jobs=jobs,
+                threads=options.threads,
+                jobs=options.jobs or 1,
                 measure=options.measure,
                 robustness_images=options.n_robustness,
                 command=command,

@@ -73,7 +73,7 @@ class BenchmarkOptions:
         return self.robustness_images or ROBUSTNESS_IMAGES
 
 
-def refuse_contradictions(options: BenchmarkOptions) -> None:
+def refuse_contradictions(options: BenchmarkOptions, *, force: bool) -> None:
     """Refuse options that are missing or have no effect.
 
     Raises:
@@ -115,6 +115,10 @@ def refuse_contradictions(options: BenchmarkOptions) -> None:
     if options.robustness_images is not None and not options.robustness:
         missing.append("--robustness-images: has no effect without --robustness")
     problems = [f"{name}: has no effect {cause}; remove it" for name in sorted(useless)]
+    if options.resume and force:
+        missing.append(
+            "--resume, --force: one goes on, the other begins anew: give one"
+        )
     raise_all([*missing, *problems], ConfigError)
 
 

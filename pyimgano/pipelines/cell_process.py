@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import suppress
 from typing import IO, Any
 
 from ..detectors.interface import Progress
@@ -38,6 +39,7 @@ class CellProcess:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 env=self._environment,
+                start_new_session=True,  # so that its own processes end with it
             )
             ended = threading.Event()
             watch = threading.Thread(
@@ -85,8 +87,17 @@ def _end_on(
 ) -> None:
     while not ended.wait(0.1):
         if stop.is_set():
-            process.kill()  # what it had begun is swept away by the next start
+            end_group(process.pid)  # what it had begun is swept by the next start
             return
+
+
+def end_group(leader: int) -> None:
+    """End a process and those that it started."""
+    if os.name == "nt":
+        os.kill(leader, signal.SIGTERM)  # ends at once there
+        return
+    with suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
 
 
 def _crash(code: int, said: str) -> dict[str, str]:

@@ -206,6 +206,9 @@ def _measure_processes(
         step = f"{engine.predictor.category}: each engine alone"
         progress(step, done, len(engines))
         measured = measure_process(engine.source, images)
-        reports[engine.name]["peak_rss_mb"] = measured.pop("peak_rss_mb")
-        reports[engine.name]["start"] = measured
+        report, reason = reports[engine.name], measured.pop("reason")
+        report["peak_rss_mb"] = measured.pop("peak_rss_mb")
+        report["start"] = measured if reason is None else None
+        if reason is not None:
+            report["reasons"] |= {"peak_rss_mb": reason, "start": reason}
         progress(step, done + 1, len(engines))

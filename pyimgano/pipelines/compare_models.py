@@ -16,7 +16,9 @@ from ..reporting.leaderboard import Cell
 Scores = dict[str, tuple[float, int]]  # picture -> score, label
 
 
-def compare_models(cells: Sequence[Cell], *, seed: int = 0) -> list[dict[str, Any]]:
+def compare_models(
+    cells: Sequence[Cell], *, seed: int = 0, n_resamples: int = 1000
+) -> list[dict[str, Any]]:
     """Give the paired 95 % interval of each difference in image AUROC.
 
     Compared are models of one category, seed and engine that were tested on the same
@@ -43,6 +45,7 @@ def compare_models(cells: Sequence[Cell], *, seed: int = 0) -> list[dict[str, An
                 scores[str(a.folder), category][engine],
                 scores[str(b.folder), category][engine],
                 seed,
+                n_resamples,
             )
             if low_high is None:
                 continue
@@ -78,7 +81,7 @@ def _scores(cell: Cell) -> dict[str, Scores]:
 
 
 def _difference(
-    reference: Scores, candidate: Scores, seed: int
+    reference: Scores, candidate: Scores, seed: int, n_resamples: int
 ) -> tuple[float, float, float] | None:
     """Give candidate minus reference in AUROC, low and high; None of one class."""
     names = list(reference)
@@ -88,6 +91,8 @@ def _difference(
     a = np.asarray([reference[name][0] for name in names], dtype=np.float32)
     b = np.asarray([candidate[name][0] for name in names], dtype=np.float32)
     low, high = bootstrap_difference(
-        auroc, a, b, labels, generator=np.random.default_rng(seed)
+        *(auroc, a, b, labels),
+        generator=np.random.default_rng(seed),
+        n_resamples=n_resamples,
     )
     return auroc(b, labels) - auroc(a, labels), low, high

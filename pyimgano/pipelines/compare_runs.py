@@ -277,6 +277,12 @@ def _notes(a: ResultFolder, b: ResultFolder) -> list[str]:
             "one is a training run and the other a benchmark: their times were taken "
             "in different ways"
         )
+    threads = {result.report.get("threads") for result in (a, b)}
+    if a.kind == b.kind == "benchmark" and len(threads) > 1:
+        notes.append(
+            f"A ran with {a.report.get('threads')} threads, B with "
+            f"{b.report.get('threads')}: do not compare their times"
+        )
     if a.environment().get("machine") != b.environment().get("machine"):
         notes.append("made on different machines: do not compare their times")
     return notes

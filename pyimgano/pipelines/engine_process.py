@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pyimgano_runtime.errors import ExportError
 from pyimgano_runtime.peak_memory import peak_rss_mb
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
 PICTURES: Final = 8  # the largest of them decides the memory
 SECONDS: Final = 600
+MEASURED: Final = ("import_ms", "open_ms", "first_ms", "peak_rss_mb")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,8 @@ def measure_process(source: EngineSource, images: Sequence[Path]) -> dict[str, A
     `import_ms`: numpy, the engine and our own code; `open_ms`: reading, checking and
     making the session; `first_ms`: the first picture, decoding excluded.
 
-    Raises:
-        ExportError: the process failed; says what it said.
+    All are None where the process failed, and `reason` says why: what the pictures
+    said is worth no less for it.
     """
     order = {
         "engine": source.engine,
@@ -55,23 +55,29 @@ def measure_process(source: EngineSource, images: Sequence[Path]) -> dict[str, A
         "run": None if source.run is None else str(source.run),
         "images": [str(path) for path in images[:PICTURES]],
     }
-    done = subprocess.run(
-        [sys.executable, "-X", "utf8", "-m", __name__, json.dumps(order)],
-        capture_output=True,
-        encoding="utf-8",
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        timeout=SECONDS,
-        check=False,
-    )
-    if done.returncode:
-        said = done.stderr.strip().splitlines()
-        raise ExportError(
-            f"{source.category}: the process that measures {source.engine} alone "
-            f"ended with exit code {done.returncode}: "
-            f"{said[-1] if said else 'it said nothing'}"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-X", "utf8", "-m", __name__, json.dumps(order)],
+            capture_output=True,
+            encoding="utf-8",
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            timeout=SECONDS,
+            check=False,
         )
-    measured: dict[str, Any] = json.loads(done.stdout)
-    return measured
+    except subprocess.TimeoutExpired:
+        return _not_measured(f"its own process took more than {SECONDS} s")
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        return _not_measured(
+            f"its own process ended with exit code {done.returncode}: {said}"
+        )
+    # The last line: what a library printed stands before it.
+    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return measured | {"reason": None}
+
+
+def _not_measured(reason: str) -> dict[str, Any]:
+    return dict.fromkeys(MEASURED) | {"reason": reason}
 
 
 def _child(order: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyimgano_runtime.bundle import Bundle, open_bundle
-from pyimgano_runtime.errors import ConfigError
+from pyimgano_runtime.errors import ConfigError, ExportError
 from pyimgano_runtime.predictor import Predictor
 
 from ..datasets.images import read_ahead
@@ -97,6 +97,11 @@ def int8_twin(bundle: Bundle, split: CategorySplit, folder: Path) -> Bundle:
     from pyimgano_exporters.int8_twin import write_int8_twin
 
     normals = split.train_normals()
+    if not normals:
+        raise ExportError(
+            "the data holds no train normals, which set the ranges of int8; name the "
+            "data that trained"
+        )
     places = np.linspace(0, len(normals) - 1, min(len(normals), INT8_IMAGES))
     chosen = [normals[place] for place in places.round().astype(int)]
     images: Callable[[], Iterable[npt.NDArray[np.uint8]]] = partial(

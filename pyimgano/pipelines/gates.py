@@ -68,6 +68,13 @@ def parse_gates(minima: Sequence[str], maxima: Sequence[str]) -> tuple[Gate, ...
             except ConfigError as error:
                 problems.append(str(error))
                 continue
+            wrong = "max" if key.better == "higher" else "min"
+            if bound == wrong:
+                right = "min" if bound == "max" else "max"
+                problems.append(
+                    f"--{bound} {key.name}: is better when {key.better}, so this would "
+                    f"let the worst through; give --{right} {key.name}={limit:g}"
+                )
             if any(gate.key == key and gate.bound == bound for gate in gates):
                 problems.append(f"--{bound} {key.name}: given twice; keep one")
             gates.append(Gate(key, bound, limit))
@@ -103,8 +110,17 @@ def judge_benchmark(
     results = []
     for name, category in report["categories"].items():
         engines = category["engines"]
-        shipped = [engine for engine in engines if engine != "torch"] or list(engines)
-        for engine in shipped:
+        missing = category["engines_missing"]
+        results += [
+            GateResult(
+                *(f"{name} ({engine})", gate.key.name, gate.bound, gate.limit),
+                *(None, False, reason),
+            )
+            for engine, reason in missing.items()
+            for gate in gates
+        ]
+        shipped = [engine for engine in engines if engine != "torch"]
+        for engine in shipped or (list(engines) if not missing else []):
             numbers = {"fit_seconds": category["fit_seconds"]} | engines[engine]
             results += judge(gates, numbers, where=f"{name} ({engine})")
     return results

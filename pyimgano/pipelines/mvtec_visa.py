@@ -17,14 +17,19 @@ from ..workbench.runner import load_splits
 INPUT_MODES: Final = ("paths",)
 
 
-def load_benchmark_splits(loaded: LoadedConfig) -> list[CategorySplit]:
+def load_benchmark_splits(
+    loaded: LoadedConfig, *, trains: bool = True
+) -> list[CategorySplit]:
     """Give the split of every category, each with pictures to test on.
+
+    Args:
+        trains: whether there must be normals to train on.
 
     Raises:
         DatasetError: what the workbench refuses, or a category without test rows; all
             at once.
     """
-    splits = load_splits(loaded)
+    splits = load_splits(loaded, trains=trains)
     problems = [
         f"{split.category}: no test rows to compare on; give some rows split "
         '"test", or normals without a split and a test-normal fraction above 0'

@@ -74,11 +74,11 @@ def run_benchmark(
     Raises:
         ConfigError, DatasetError, BundleError: refused before anything is written.
     """
-    splits = load_benchmark_splits(request.loaded)
+    splits = load_benchmark_splits(request.loaded, trains=False)
     _refuse_unmatched(splits, run, bundle)
     names: set[str] = set()
     categories = {}
-    with _torch_threads(request.threads):
+    with torch_threads(request.threads):
         for split in splits:
             stem = plain_name(split.category, names)
             place = folder / "categories" / stem
@@ -178,6 +178,8 @@ def _facts(
         "test_normals": len(split.test) - n_anomalies,
         "test_anomalies": n_anomalies,
     }
+    # Runs of before it was recorded have none.
+    learned, tested = trained.get("training_fingerprint"), test_fingerprint(split)
     thresholds = shown.predictor.settings.thresholds
     provenance = thresholds.provenance["image"]
     report: dict[str, Any] = {
@@ -191,8 +193,10 @@ def _facts(
         "detector": trained["detector"],
         "hyper_parameters": trained["hyper_parameters"],
         "fit_seconds": trained["fit_seconds"],
-        "split_fingerprint": split_fingerprint(split),
-        "test_fingerprint": test_fingerprint(split),
+        # What the run learned from, whatever data it is judged by here.
+        "split_fingerprint": learned and split_fingerprint(learned, tested),
+        "training_fingerprint": learned,
+        "test_fingerprint": tested,
         "threshold": shown.predictor.threshold,
         "pixel_threshold": thresholds.pixel,
         "promised_false_alarm_rate": provenance.used_false_alarm_rate,
@@ -226,7 +230,7 @@ def _text(path: Path | None) -> str | None:
 
 
 @contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
+def torch_threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..workbench.config import LoadedConfig, parse_config
+from .cell_process import end_group
 from .compare_engines import MeasureOptions
 from .run_benchmark import BenchmarkRequest
 from .train_and_compare import train_and_compare
@@ -80,7 +81,7 @@ def _say(message: dict[str, Any]) -> None:
 
 def _end_with_parent() -> None:
     sys.stdin.read()  # returns when the parent is gone
-    os._exit(1)
+    end_group(os.getpid())
 
 
 if __name__ == "__main__":

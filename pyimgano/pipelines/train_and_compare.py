@@ -17,7 +17,7 @@ from ..detectors.interface import Progress
 from ..reporting.leaderboard import Cell, write_leaderboard
 from ..workbench.runner import train
 from .export_run import export_run
-from .run_benchmark import BenchmarkRequest, run_benchmark
+from .run_benchmark import BenchmarkRequest, run_benchmark, torch_threads
 
 PARITY_IMAGES = 32  # at export; the benchmark itself compares every test picture
 
@@ -36,7 +36,10 @@ def train_and_compare(
         ConfigError, DatasetError: the data or the options are refused.
         ExportError, ParityError: the bundle does not score like what was trained.
     """
-    with new_folder(output, force=force, keep=keep) as folder:
+    with (
+        new_folder(output, force=force, keep=keep) as folder,
+        torch_threads(request.threads),
+    ):
         run = train(request.loaded, folder / "run", force=False, progress=progress)
         export_run(
             run,

@@ -57,6 +57,7 @@ class PreflightPlan:
     test_normal_fraction: float = 0.2
     split_seed: int = 0
     uses_defects: bool = False
+    trains: bool = True  # whether there must be normals to train on
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
 
     @classmethod
@@ -137,6 +138,7 @@ def check_list(plan: PreflightPlan, log: IssueLog) -> list[CategorySplit]:
         test_normal_fraction=plan.test_normal_fraction,
         seed=plan.split_seed,
         uses_defects=plan.uses_defects,
+        trains=plan.trains,
     )
     for split in splits:
         if split.category not in refused:

@@ -49,6 +49,7 @@ from ..datasets.fingerprints import (
     picture_digests,
     split_fingerprint,
     test_fingerprint,
+    training_fingerprint,
 )
 from ..datasets.images import inspect_pictures, read_ahead
 from ..datasets.issues import IssueLog
@@ -99,14 +100,17 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
-def load_splits(loaded: LoadedConfig) -> list[CategorySplit]:
+def load_splits(loaded: LoadedConfig, *, trains: bool = True) -> list[CategorySplit]:
     """Give the split of every category that the config trains.
+
+    Args:
+        trains: whether there must be normals to train on.
 
     Raises:
         DatasetError: preflight's checks of the list find errors; all at once.
     """
     log = IssueLog()
-    splits = check_list(PreflightPlan.of(loaded), log)
+    splits = check_list(replace(PreflightPlan.of(loaded), trains=trains), log)
     log.raise_errors()
     return splits
 
@@ -231,6 +235,8 @@ class CategoryTrainer:
         metrics, per_image, achieved = self._evaluate(predictor, detector.has_map)
         artifacts.write_jsonl(place / "per_image.jsonl", per_image)
         counts = self._counts(rows)
+        learned = training_fingerprint(self.split)
+        tested = test_fingerprint(self.split)
         report: dict[str, Any] = {
             "detector": detector.name,
             "hyper_parameters": detector.hyper_parameters(),
@@ -243,8 +249,9 @@ class CategoryTrainer:
                 pixel_metrics=metrics["pixel_metrics"],
             ),
             "data_fingerprint": fingerprint(digests["train"]),
-            "split_fingerprint": split_fingerprint(self.split),
-            "test_fingerprint": test_fingerprint(self.split),
+            "split_fingerprint": split_fingerprint(learned, tested),
+            "training_fingerprint": learned,
+            "test_fingerprint": tested,
             "checkpoint_sha256": digest,
             "image_threshold": thresholds.image,
             "pixel_threshold": thresholds.pixel,

@@ -187,6 +187,19 @@ def refuse_replacing(folder: Path, *, force: bool, keep: Sequence[Path] = ()) ->
             )
 
 
+def delete_folder(folder: Path) -> None:
+    """Delete a folder that may be deleted: at once by name, then what is in it.
+
+    A kill in between leaves `.<name>.gone`, which the next call deletes.
+    """
+    gone = _beside(_placed(folder), "gone")
+    with _cannot_be_written(folder):
+        if gone.exists():
+            shutil.rmtree(gone)
+        if folder.exists():
+            _delete(_placed(folder), gone)
+
+
 def _holds(folder: Path, path: Path) -> bool:
     """Tell whether `path`, as written or with its links followed, is in `folder`."""
     # By identity: another spelling, another case or a second mount is the same folder.

@@ -95,10 +95,13 @@ def comparison(first: str, second: str, **changes: Any) -> dict[str, Any]:
         "engine": "onnx",
         "model_a": first,
         "model_b": second,
-        "image_auroc_difference": 0.0625,
-        "low": 0.03125,
-        "high": 0.09375,
+        "image_auroc_difference": -0.0625,  # of the second minus the first
+        "low": -0.09375,
+        "high": -0.03125,
         "distinguishable": True,
+        "found_by_a_only": 1,
+        "found_by_b_only": 9,
+        "found_p_value": 0.021,
         **changes,
     }
 

@@ -83,6 +83,13 @@ def test_models_are_compared_in_pairs_on_the_same_pictures(
     assert len(rows) == 4  # two categories, two engines, one pair
     for row in rows:
         assert (row["model_a"], row["model_b"]) == ("small", "large")
+        auroc = {
+            other["model"]: float(other["image_auroc"])
+            for other in board(two_models[1])
+            if (other["category"], other["engine"]) == (row["category"], row["engine"])
+        }
+        difference = auroc["large"] - auroc["small"]  # B minus A
+        assert float(row["image_auroc_difference"]) == pytest.approx(difference)
         assert float(row["low"]) <= float(row["image_auroc_difference"])
         assert float(row["image_auroc_difference"]) <= float(row["high"])
 

@@ -11,7 +11,7 @@ import pytest
 
 from bundle_copies import copy_of, edit_document, remove_goldens, set_threshold
 from conftest import CommandResult, Exported
-from factories import read_rows, write_manifest
+from factories import read_rows, write_dataset, write_manifest
 
 Run = Callable[..., CommandResult]
 
@@ -202,6 +202,33 @@ def test_the_training_manifest_proves_that_the_pictures_are_held_out(
 ) -> None:
     _, report = _accept(run_cli, made, tmp_path / "verdict")
     assert report["categories"]["bracket"]["held_out"].startswith("proven")
+
+
+def test_pictures_that_may_have_trained_accept_nothing(
+    tmp_path: Path, run_cli: Run
+) -> None:
+    """The training manifest, its rows without a split, but another seed."""
+    manifest = write_dataset(
+        tmp_path / "data", n_train=20, size=(32, 32), with_splits=False
+    )
+    options = '{"image_size": [32, 32]}'
+    done = run_cli(
+        *("benchmark", "--manifest-path", manifest, "--model", "pixel_stats"),
+        *("--model-options", options, "--no-process-costs"),
+        *("--output", tmp_path / "bench"),
+    )
+    assert done.code == 0, done.stderr
+    command = ("bundle", "accept", tmp_path / "bench/bundle", "--json")
+    kept = {}
+    for seed in ("0", "7"):
+        done = run_cli(
+            *(*command, "--manifest-path", manifest, "--manifest-split-seed", seed),
+            *("--output", tmp_path / seed),
+        )
+        report = json.loads(done.stdout)
+        kept[seed] = [g["key"] for g in report["gates"] if not g["met"]]
+    assert "held_out" not in kept["0"]
+    assert "held_out" in kept["7"]
 
 
 def test_without_anomalies_nothing_is_accepted(

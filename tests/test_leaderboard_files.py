@@ -164,7 +164,10 @@ def test_comparisons_are_written_where_there_are_some(
 
     row = table(folder / "comparisons.csv")[0]
     assert (row["model_a"], row["model_b"]) == ("patchcore", "padim")
-    assert (row["image_auroc_difference"], row["distinguishable"]) == ("0.0625", "true")
+    assert (row["image_auroc_difference"], row["distinguishable"]) == (
+        "-0.0625",
+        "true",
+    )
     assert not (written(tmp_path / "without", cells) / "comparisons.csv").exists()
 
 

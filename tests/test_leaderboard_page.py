@@ -138,7 +138,8 @@ def test_only_a_separated_number_is_filled(tmp_path: Path, cells: list[Cell]) ->
     without = Page(html_of(tmp_path / "without", cells))
 
     assert with_them.count("td", **{"class": "best"}) == 1
-    assert "patchcore against padim +0.062 +0.031 to +0.094 patchcore" in with_them.text
+    row = "patchcore padim -0.062 -0.094 to -0.031 patchcore 1 / 9 p 0.021"
+    assert row in with_them.text
     assert without.count("td", **{"class": "best"}) == 0
     assert without.count("td", **{"class": "level"}) >= 6
 

@@ -10,9 +10,11 @@ import sys
 import tempfile
 import threading
 from contextlib import suppress
-from typing import IO, Any
+from typing import IO, Any, Final
 
 from ..detectors.interface import Progress
+
+DISK_FULL: Final = "DiskFull"  # the kind of failure that every other cell would meet
 
 
 class CellProcess:

@@ -11,18 +11,20 @@ from typing import Any
 import numpy as np
 
 from ..metrics import auroc, bootstrap_difference
+from ..metrics.paired import sign_test
 from ..reporting.leaderboard import Cell
 
-Scores = dict[str, tuple[float, int]]  # picture -> score, label
+Scores = dict[str, tuple[float, int, bool]]  # picture -> score, label, called anomalous
 
 
 def compare_models(
     cells: Sequence[Cell], *, seed: int = 0, n_resamples: int = 1000
 ) -> list[dict[str, Any]]:
-    """Give the paired 95 % interval of each difference in image AUROC.
+    """Give each difference in image AUROC, B minus A, with its paired 95 % interval.
 
     Compared are models of one category, seed and engine that were tested on the same
-    pictures; both are resampled alike, so what is hard in a picture cancels.
+    pictures; both are resampled alike, so what is hard in a picture cancels. Beside it
+    stand the anomalies that only one of them finds at its calibrated threshold.
     """
     places: dict[tuple[Any, ...], list[tuple[Cell, str]]] = defaultdict(list)
     for cell in cells:
@@ -41,14 +43,12 @@ def compare_models(
                 place = (str(cell.folder), cell.category)
                 if place not in scores:
                     scores[place] = _scores(cell)
-            low_high = _difference(
-                scores[str(a.folder), category][engine],
-                scores[str(b.folder), category][engine],
-                seed,
-                n_resamples,
-            )
+            rows_a = scores[str(a.folder), category][engine]
+            rows_b = scores[str(b.folder), category][engine]
+            low_high = _difference(rows_a, rows_b, seed, n_resamples)
             if low_high is None:
                 continue
+            found_by_a, found_by_b = _found_by_one(rows_a, rows_b)
             difference, low, high = low_high
             results.append(
                 {
@@ -64,6 +64,9 @@ def compare_models(
                     "low": low,
                     "high": high,
                     "distinguishable": not low <= 0 <= high,
+                    "found_by_a_only": found_by_a,
+                    "found_by_b_only": found_by_b,
+                    "found_p_value": sign_test(found_by_a, found_by_b),
                 }
             )
     return results
@@ -76,8 +79,18 @@ def _scores(cell: Cell) -> dict[str, Scores]:
     found: dict[str, Scores] = defaultdict(dict)
     for line in path.read_text("utf-8").splitlines():
         row = json.loads(line)
-        found[row["engine"]][row["input"]] = (row["score"], row["label_true"])
+        found[row["engine"]][row["input"]] = (
+            *(row["score"], row["label_true"]),
+            row["label"] == "anomaly",
+        )
     return found
+
+
+def _found_by_one(a: Scores, b: Scores) -> tuple[int, int]:
+    """Count the anomalies that only the one or only the other finds."""
+    anomalies = [name for name, (_, label, _) in a.items() if label == 1]
+    only_a = sum(a[name][2] and not b[name][2] for name in anomalies)
+    return only_a, sum(b[name][2] and not a[name][2] for name in anomalies)
 
 
 def _difference(

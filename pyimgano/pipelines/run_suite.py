@@ -9,6 +9,7 @@ absent, so a suite that was killed goes on with the cells that are missing.
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -23,7 +24,7 @@ from ..detectors.interface import Progress
 from ..reporting.leaderboard import Cell, FailedCell, write_leaderboard
 from ..source_date import timestamp
 from ..workbench.artifacts import environment, write_json
-from .cell_process import CellProcess
+from .cell_process import DISK_FULL, CellProcess
 from .compare_models import compare_models
 from .run_benchmark import parity_problems
 from .suite_file import Suite
@@ -108,6 +109,13 @@ def _run_cells(
                 outcome = "finished"
                 if failure is not None:
                     failures[id] = failure
+                    if failure["kind"] == DISK_FULL:
+                        raise OSError(
+                            errno.ENOSPC,
+                            "the disk is full; what is finished stays: make room, then "
+                            "go on by --resume",
+                            str(output),
+                        )
                     first = (failure["error"].splitlines() or [""])[0]
                     outcome = f"FAILED: {failure['kind']}: {first}"
                 say(f"[{done}/{planned}] {id}: {outcome}")
@@ -145,7 +153,8 @@ def _run_cell(
         if failure is not None and not stop.is_set():
             write_json(record, {"cell": cell.facts()} | failure)
     except OSError as error:  # no room for the record, or no process: this cell's own
-        return {"kind": "OSError", "error": str(error), "traceback": ""}
+        kind = DISK_FULL if error.errno == errno.ENOSPC else "OSError"
+        return {"kind": kind, "error": str(error), "traceback": ""}
     return failure
 
 

@@ -7,6 +7,7 @@ process: a cell that nobody waits for would run into the resumed one.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..workbench.config import LoadedConfig, parse_config
-from .cell_process import end_group
+from .cell_process import DISK_FULL, end_group
 from .compare_engines import MeasureOptions
 from .run_benchmark import BenchmarkRequest
 from .train_and_compare import train_and_compare
@@ -33,8 +34,9 @@ def main() -> None:
         _run(order)
     except Exception as error:  # recorded as this cell's failure
         trace = traceback.format_exc()
-        _say({"failed": {"kind": type(error).__name__, "error": str(error),
-                         "traceback": trace}})  # fmt: skip
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        kind = DISK_FULL if full else type(error).__name__
+        _say({"failed": {"kind": kind, "error": str(error), "traceback": trace}})
         return
     _say({"finished": True})
 

@@ -20,7 +20,7 @@ def print_benchmark(report: dict[str, Any], folder: Path) -> None:
         "engine",
         "image AUROC [95 %]",
         "AP",
-        "F1",
+        "recall",
         "pixel AUROC",
         "AUPRO 0.3",
         "SegF1",
@@ -36,7 +36,7 @@ def print_benchmark(report: dict[str, Any], folder: Path) -> None:
                 engine,
                 with_interval(metrics, "image_auroc"),
                 number(metrics["image_ap"]),
-                number(metrics["image_f1"]),
+                number(metrics["recall"]),
                 number(metrics["pixel_auroc"]),
                 number(metrics["aupro_0.3"]),
                 number(metrics["seg_f1"]),
@@ -63,6 +63,19 @@ def _print_category(console: Console, name: str, category: dict[str, Any]) -> No
         f"{category['counts']['test_normals']} test normals; recall "
         f"{number(metrics['recall'])}"
     ]
+    n_anomalies = category["counts"]["test_anomalies"]
+    if metrics["recall"] == 0:
+        lines.append(
+            f"warning: {name}: finds none of the {n_anomalies} anomalies at its "
+            "threshold: not ready, whatever its AUROC is"
+        )
+    pixels = category["pixel_metrics"]
+    with_mask = pixels["anomalies_with_mask"]
+    if pixels["enabled"] and with_mask < n_anomalies:
+        lines.append(
+            f"{name}: pixel metrics on {with_mask} of {n_anomalies} anomalies, the "
+            "others have no mask"
+        )
     for engine, own in category["engines"].items():
         if "label_flips" in own:
             lines.append(_agreement(name, engine, own))
@@ -119,7 +132,7 @@ def print_acceptance(report: dict[str, Any], folder: Path) -> None:
         table.add_row(
             gate["where"],
             gate["key"],
-            f"{sign} {gate['limit']:g}",
+            "known" if gate["key"] == "held_out" else f"{sign} {gate['limit']:g}",
             found,
             "met" if gate["met"] else "MISSED",
         )
@@ -141,5 +154,8 @@ def print_acceptance(report: dict[str, Any], folder: Path) -> None:
             for key, reason in category["reasons"].items()
         ]
     verdict = "accepted" if report["accepted"] else "NOT accepted"
+    if report["not_judged"]:
+        judged = ", ".join(report["categories"])
+        verdict += f" for {judged} ({', '.join(report['not_judged'])} not judged)"
     for line in [*lines, f"{verdict}: {folder / 'report.json'}"]:
         console.print(line, highlight=False, soft_wrap=True)

@@ -39,7 +39,7 @@ __all__ = [
 COMPARISON_COLUMNS: Final = (
     *("dataset", "dataset_name", "category", "seed", "precision", "engine"),
     *("model_a", "model_b", "image_auroc_difference", "low", "high"),
-    "distinguishable",
+    *("distinguishable", "found_by_a_only", "found_by_b_only", "found_p_value"),
 )
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
 _MARKDOWN_COLUMNS: Final = (

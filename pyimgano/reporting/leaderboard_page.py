@@ -28,6 +28,7 @@ from .leaderboard_words import (
 )
 
 TEMPLATE: Final = "leaderboard.html.j2"
+SIGNIFICANT: Final = 0.05  # of the exact test on anomalies that only one model finds
 OPEN_SECTIONS: Final = 3  # with more, sections start folded
 
 # (title, key of the number that the column is sorted by)
@@ -240,7 +241,10 @@ def _comparison(found: Mapping[str, Any]) -> dict[str, Any]:
         "label": engine_label(dict(found)),
         "difference": f"{difference:+.3f}" if measured else NOT_MEASURED,
         "interval": f"{low:+.3f} to {high:+.3f}" if measured else "",
-        "better": (found["model_a"] if difference > 0 else found["model_b"])
+        "found": f"{found['found_by_a_only']} / {found['found_by_b_only']}",
+        "found_p": f"p {found['found_p_value']:.2g}",
+        "found_apart": found["found_p_value"] < SIGNIFICANT,
+        "better": (found["model_b"] if difference > 0 else found["model_a"])
         if measured and found["distinguishable"]
         else None,
     }

@@ -100,7 +100,8 @@ def _print_category(console: Console, name: str, category: dict[str, Any]) -> No
         table.add_column("value [95 %]", justify="right")
         for key, metric in metrics.items():
             text = {key: metric["value"], f"{key}_ci95": metric["ci95"]}
-            table.add_row(key, with_interval(text, key))
+            shown = with_interval(text, key) if metric["ci95"] else _plain(metric)
+            table.add_row(key, shown)
         console.print(table)
     for key, reason in category["reasons"].items():
         say(console, f"  {key} not measured: {reason}")
@@ -139,3 +140,13 @@ def _print_environment(console: Console, environment: dict[str, Any]) -> None:
 def say(console: Console, line: str) -> None:
     """Print a line as it is, however long."""
     console.print(line, highlight=False, soft_wrap=True)
+
+
+def _plain(metric: dict[str, Any]) -> str:
+    """Give a number without an interval: a count whole, a small one with its power."""
+    value = metric["value"]
+    if value is None:
+        return "-"
+    if value == int(value):
+        return f"{value:.0f}"
+    return f"{value:.3f}" if abs(value) >= 1e-3 else f"{value:.1e}"

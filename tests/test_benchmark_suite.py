@@ -299,6 +299,8 @@ def test_an_interrupted_suite_leaves_no_process_and_shows_what_is_finished(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding="utf-8",
+        # A shell's background job ignores Ctrl-C, and so do its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not list(output.glob("cells/[!.]*/report.json")):
         assert process.poll() is None, "the suite ended by itself"

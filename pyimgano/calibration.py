@@ -32,7 +32,8 @@ from pyimgano_runtime.infer_config import (
     Thresholds,
 )
 
-from .detectors.feature_detector import FeatureDetector, FeatureSet
+from .detectors.feature_detector import FeatureDetector
+from .detectors.feature_set import FeatureSet
 from .detectors.interface import FitContext
 
 ABOVE_PROMISE: Final = "FALSE_ALARMS_ABOVE_PROMISE"

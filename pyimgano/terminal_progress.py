@@ -47,10 +47,12 @@ class TerminalProgress:
         self._tasks: dict[str, TaskID] = {}
 
     def __call__(self, step: str, done: int, total: int) -> None:
-        task = self._tasks.get(step)
+        # "training, loss 0.12" is the step "training" with what is known about it now.
+        name = step.partition(", loss ")[0]
+        task = self._tasks.get(name)
         if task is None:
-            task = self._tasks[step] = self._bars.add_task(step, total=total)
-        self._bars.update(task, completed=done, total=total)
+            task = self._tasks[name] = self._bars.add_task(step, total=total)
+        self._bars.update(task, description=step, completed=done, total=total)
 
     def __enter__(self) -> Self:
         self._bars.start()

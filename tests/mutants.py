@@ -194,7 +194,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "folds divide groups",
-        "pyimgano/workbench/runner.py",
+        "pyimgano/workbench/fitting.py",
         "                [row.group for row in normals],",
         "                [row.image for row in normals],",
         TRAIN,
@@ -202,7 +202,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "val rows are trained on",
-        "pyimgano/workbench/runner.py",
+        "pyimgano/workbench/fitting.py",
         "        normals = split.train_normals()\n",
         "        normals = [*split.train_normals(), *split.val]\n",
         TRAIN,
@@ -210,7 +210,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "test rows calibrate",
-        "pyimgano/workbench/runner.py",
+        "pyimgano/workbench/fitting.py",
         "rows: Sequence[ManifestRow] = split.val",
         "rows: Sequence[ManifestRow] = split.test",
         TRAIN,
@@ -218,7 +218,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "the seed of the fit is ignored",
-        "pyimgano/workbench/runner.py",
+        "pyimgano/workbench/fitting.py",
         "            context.generator.manual_seed(config.seed)",
         "            context.generator.manual_seed(0)",
         TRAIN,
@@ -547,7 +547,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "contract: training forgets the preset",
-        "pyimgano/workbench/runner.py",
+        "pyimgano/workbench/fitting.py",
         "preset=config.model.preset",
         "preset=None",
         "tests/test_workbench_export_infer_config.py",

@@ -19,7 +19,8 @@ from conftest import Exported
 from pyimgano.calibration import out_of_fold_scores
 from pyimgano.datasets.splits import folds
 from pyimgano.detectors import create_detector
-from pyimgano.detectors.feature_detector import FeatureDetector, FeatureSet
+from pyimgano.detectors.feature_detector import FeatureDetector
+from pyimgano.detectors.feature_set import FeatureSet
 from pyimgano.detectors.interface import FitContext
 from pyimgano.inference.torch_predictor import torch_predictor
 from pyimgano.workbench.runner import category_settings, input_rules

@@ -24,10 +24,19 @@ class DeepFeatures(nn.Module):
     The grid is that of the finest tap; C is the sum of the taps' channels.
     """
 
-    def __init__(self, backbone: Backbone, image_size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        image_size: tuple[int, int],
+        *,
+        geometry: str = "stretch",
+    ) -> None:
         super().__init__()
         self.pixels = PixelInput(
-            image_size, mean=backbone.pixel_mean, std=backbone.pixel_std
+            image_size,
+            mean=backbone.pixel_mean,
+            std=backbone.pixel_std,
+            geometry=geometry,
         )
         self.average = LocalAverage()
         self.channels = sum(tap.channels for tap in backbone.taps)

@@ -20,6 +20,11 @@ class PixelInput(nn.Module):
 
     (N, H, W, 3) uint8 RGB -> (N, 3, h, w) float32. The resize is bilinear with
     antialiasing: without it a noisy 1080p picture changed a score by 103 %.
+
+    `geometry` "stretch" scales both axes on their own. "letterbox" keeps the aspect
+    ratio: the picture lies in the middle of the smallest canvas of the model's aspect
+    ratio that holds it, and the rest of the canvas has the mean colour (0 after the
+    normalization). The canvas follows from the picture's size within the graph.
     """
 
     def __init__(
@@ -28,9 +33,11 @@ class PixelInput(nn.Module):
         *,
         mean: Sequence[float] = (0.0, 0.0, 0.0),
         std: Sequence[float] = (1.0, 1.0, 1.0),
+        geometry: str = "stretch",
     ) -> None:
         super().__init__()
         self.image_size = image_size
+        self.geometry = geometry
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), False)
         self.mean: Tensor
@@ -38,6 +45,8 @@ class PixelInput(nn.Module):
 
     def forward(self, images_u8: Tensor) -> Tensor:
         pixels = images_u8.permute(0, 3, 1, 2).to(torch.float32)  # (N, 3, H, W)
+        if self.geometry == "letterbox":
+            pixels = self._on_canvas(pixels)
         resized = F.interpolate(
             pixels,
             size=self.image_size,
@@ -46,6 +55,25 @@ class PixelInput(nn.Module):
             align_corners=False,
         )  # (N, 3, h, w), grey levels 0..255
         return (resized - self.mean) / self.std
+
+    def _on_canvas(self, pixels: Tensor) -> Tensor:
+        # The arithmetic is `pyimgano_runtime.geometry.letterbox_canvas`, written with
+        # torch's own maximum so that it becomes nodes of the graph.
+        height, width = self.image_size
+        own_height, own_width = pixels.shape[2], pixels.shape[3]
+        canvas_height = torch.sym_max(  # type: ignore[no-untyped-call]
+            own_height, -(-own_width * height // width)
+        )
+        canvas_width = torch.sym_max(  # type: ignore[no-untyped-call]
+            own_width, -(-own_height * width // height)
+        )
+        above = (canvas_height - own_height) // 2
+        left = (canvas_width - own_width) // 2
+        below = canvas_height - own_height - above
+        right = canvas_width - own_width - left
+        # Zero is the padding that every engine has; the mean colour is added around it.
+        centred = F.pad(pixels - self.mean, (left, right, above, below))
+        return centred + self.mean
 
     def describe(self) -> list[dict[str, Any]]:
         """Give the steps as infer_config.json lists them."""
@@ -56,7 +84,7 @@ class PixelInput(nn.Module):
                 "size": list(self.image_size),
                 "interpolation": "bilinear",
                 "antialias": True,
-                "geometry": "stretch",
+                "geometry": self.geometry,
             },
             {
                 "step": "normalize",

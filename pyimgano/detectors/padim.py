@@ -20,7 +20,8 @@ from pyimgano.backbones.interface import Backbone
 from pyimgano.option_fields import option
 
 from .deep_features import DeepFeatures
-from .feature_detector import FeatureDetector, FeatureSet
+from .feature_detector import FeatureDetector
+from .feature_set import FeatureSet
 from .gaussian import PositionGaussian, PositionMoments
 from .interface import FitContext
 from .layers import MapOutput
@@ -36,6 +37,12 @@ class PaDiMConfig:
     )
     image_size: tuple[int, int] = option(
         (256, 256), "model size [height, width] in pixels", low=32, high=4096
+    )
+    geometry: str = option(
+        "stretch",
+        '"stretch": both axes scaled on their own; "letterbox": aspect ratio kept, the '
+        "rest of the model's picture filled with the mean colour",
+        choices=("stretch", "letterbox"),
     )
     rank: int = option(
         16,
@@ -73,7 +80,9 @@ class PaDiM(FeatureDetector):
     ) -> None:
         super().__init__(config, backbone=backbone)
         assert backbone is not None
-        self.deep_features = DeepFeatures(backbone, config.image_size)
+        self.deep_features = DeepFeatures(
+            backbone, config.image_size, geometry=config.geometry
+        )
         self.map_output = MapOutput(config.image_size, config.sigma_px)
         channels, height, width = self.deep_features.shape_of(backbone)
         self.gaussian = PositionGaussian(

@@ -18,7 +18,8 @@ from pyimgano.option_fields import option
 
 from .coreset import greedy_coreset
 from .deep_features import DeepFeatures
-from .feature_detector import FeatureDetector, FeatureSet
+from .feature_detector import FeatureDetector
+from .feature_set import FeatureSet
 from .interface import FitContext
 from .layers import MapOutput
 
@@ -33,6 +34,12 @@ class PatchCoreConfig:
     )
     image_size: tuple[int, int] = option(
         (256, 256), "model size [height, width] in pixels", low=32, high=4096
+    )
+    geometry: str = option(
+        "stretch",
+        '"stretch": both axes scaled on their own; "letterbox": aspect ratio kept, the '
+        "rest of the model's picture filled with the mean colour",
+        choices=("stretch", "letterbox"),
     )
     bank_size: int = option(2000, "normal patches kept", low=1, high=1_000_000)
     candidates: int = option(
@@ -80,7 +87,9 @@ class PatchCore(FeatureDetector):
     ) -> None:
         super().__init__(config, backbone=backbone)
         assert backbone is not None
-        self.deep_features = DeepFeatures(backbone, config.image_size)
+        self.deep_features = DeepFeatures(
+            backbone, config.image_size, geometry=config.geometry
+        )
         self.map_output = MapOutput(config.image_size, config.sigma_px)
         channels = self.deep_features.channels
         self.register_buffer("center", torch.zeros(channels))

@@ -20,7 +20,8 @@ from torch import Tensor
 from pyimgano.backbones.interface import Backbone
 from pyimgano.option_fields import option
 
-from .feature_detector import FeatureDetector, FeatureSet
+from .feature_detector import FeatureDetector
+from .feature_set import FeatureSet
 from .interface import FitContext
 from .layers import GaussianSmooth, MapOutput, PixelInput
 
@@ -34,6 +35,12 @@ class PixelStatsConfig:
 
     image_size: tuple[int, int] = option(
         (128, 128), "model size [height, width] in pixels", low=16, high=4096
+    )
+    geometry: str = option(
+        "stretch",
+        '"stretch": both axes scaled on their own; "letterbox": aspect ratio kept, the '
+        "rest of the model's picture filled with the mean colour",
+        choices=("stretch", "letterbox"),
     )
     smoothing_px: float = option(
         1.0, "Gaussian on the pixels before the statistics", low=0.0, high=32.0
@@ -62,7 +69,7 @@ class PixelStats(FeatureDetector):
         self, config: PixelStatsConfig, *, backbone: Backbone | None = None
     ) -> None:
         super().__init__(config, backbone=backbone)
-        self.pixels = PixelInput(config.image_size)
+        self.pixels = PixelInput(config.image_size, geometry=config.geometry)
         self.blur = GaussianSmooth(config.image_size, config.smoothing_px)
         self.spread = GaussianSmooth(config.image_size, config.spread_px)
         self.map_output = MapOutput(config.image_size, config.sigma_px)

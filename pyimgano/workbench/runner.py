@@ -54,19 +54,18 @@ from ..datasets.fingerprints import (
 from ..datasets.images import inspect_pictures, read_ahead
 from ..datasets.issues import IssueLog
 from ..datasets.rows import ManifestRow
-from ..datasets.splits import CategorySplit, folds
+from ..datasets.splits import CategorySplit
 from ..datasets.summary import dataset_summary
-from ..detectors import checkpoint_sha256, create_detector, save_detector
-from ..detectors.feature_detector import FeatureDetector
+from ..detectors import checkpoint_sha256, save_detector
 from ..detectors.interface import Detector, FitContext, Progress
 from ..inference.evaluation import Evaluation, PixelTruth
 from ..inference.torch_predictor import torch_predictor
 from ..source_date import Clock, timestamp
 from . import artifacts
 from .config import LoadedConfig, WorkbenchConfig
+from .fitting import CategoryFitter
 from .labelled_rows import Labelled, load_labelled
 from .preflight import PreflightPlan, check_list
-from .training_data import RowTrainingData
 
 log = logging.getLogger(__name__)
 
@@ -209,9 +208,10 @@ class CategoryTrainer:
         with tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as workspace:
             context = self._context(Path(workspace))
             start = time.perf_counter()
-            detector, held_out, rows = self._fit(rules, context)
+            fitter = CategoryFitter(self.config, self.split, rules, context)
+            detector, held_out, rows = fitter.fit()
             fit_seconds = time.perf_counter() - start
-        thresholds, calibration = self._calibrate(detector, held_out, rows, rules)
+        thresholds, calibration = self._calibrate(fitter, detector, held_out, rows)
         digests = {
             "train": picture_digests(self.split.train),
             "val": picture_digests(self.split.val),
@@ -284,94 +284,12 @@ class CategoryTrainer:
     def _progress(self, step: str, done: int, total: int) -> None:
         self.progress(f"{self.split.category}: {step}", done, total)
 
-    def _fit(
-        self, rules: InputRules, context: FitContext
-    ) -> tuple[Detector, HeldOutScores | None, Sequence[ManifestRow]]:
-        """Fit, and score normals that the scoring model has not seen."""
-        config, split = self.config, self.split
-        detector: Detector = create_detector(
-            config.model.name, config.model.options, preset=config.model.preset
-        )
-        detector.to(self.device).eval()
-        normals = split.train_normals()
-        held_out_normals = self._needs_held_out(detector)
-        if held_out_normals and not split.val and isinstance(detector, FeatureDetector):
-            data = RowTrainingData(normals, rules)
-            features = detector.extract(data, context=context)
-            parts = folds(
-                [row.group for row in normals],
-                n_folds=config.calibration.folds,
-                seed=config.split_seed,
-            )
-            held_out = calibrating.out_of_fold_scores(
-                detector,
-                features,
-                parts,
-                [r.group for r in normals],
-                context=context,
-                pixel_quantile=config.calibration.pooled_quantile,
-            )
-            context.generator.manual_seed(config.seed)
-            return detector.fit_features(features, context=context), held_out, normals
-
-        rows: Sequence[ManifestRow] = split.val
-        source = "val"
-        if held_out_normals and not split.val:
-            # Detectors that train cannot be fitted five times: hold a fifth out.
-            parts = folds([r.group for r in normals], n_folds=5, seed=config.split_seed)
-            held = set(parts[0])
-            rows = [row for i, row in enumerate(normals) if i in held]
-            normals = [row for i, row in enumerate(normals) if i not in held]
-            source = "holdout"
-        defects = split.train_defects()
-        data = RowTrainingData(normals, rules, defect_rows=defects)
-        detector.fit(data, context=context)
-        if not held_out_normals:
-            return detector, None, ()
-        return detector, self._score(detector.eval(), rows, rules, source), rows
-
-    def _needs_held_out(self, detector: Detector) -> bool:
-        """Whether a threshold comes from normals that the model was not fitted on."""
-        method = self.config.calibration.method
-        return method != "fixed" and (method != "best_f1" or detector.has_map)
-
-    def _score(
-        self,
-        detector: Detector,
-        rows: Sequence[ManifestRow],
-        rules: InputRules,
-        source: str,
-    ) -> HeldOutScores:
-        scores, maxima = [], []
-        quantile = self.config.calibration.pooled_quantile
-        pixels = None
-        if quantile is not None and detector.has_map:
-            pixels = calibrating.TopPixels(quantile, len(rows))
-        images = read_ahead(rows, rules)
-        for done, image in enumerate(images, start=1):
-            with torch.inference_mode():
-                batch = torch.from_numpy(image[None]).to(self.device)
-                score, anomaly_map = detector(batch)
-            scores.append(float(score[0]))
-            if anomaly_map is not None:
-                maxima.append(float(anomaly_map.max()))
-                if pixels is not None:
-                    pixels.add(anomaly_map.cpu().numpy())
-            self._progress("calibration", done, len(rows))
-        return HeldOutScores(
-            image=np.asarray(scores, dtype=np.float32),
-            map_max=np.asarray(maxima, dtype=np.float32) if maxima else None,
-            groups=tuple(row.group for row in rows),
-            source=source,
-            pixels=None if pixels is None else pixels.result(),
-        )
-
     def _calibrate(
         self,
+        fitter: CategoryFitter,
         detector: Detector,
         held_out: HeldOutScores | None,
         rows: Sequence[ManifestRow],
-        rules: InputRules,
     ) -> tuple[Thresholds, Calibration]:
         chosen = self.config.calibration
         by, at = f"pyimgano train ({self.config.recipe})", self.clock()
@@ -384,7 +302,7 @@ class CategoryTrainer:
         if chosen.method != "best_f1":
             assert held_out is not None
             return calibrate(held_out, rule=chosen.rule, origin=origin)
-        scored = self._score(detector, self.labelled, rules, "labelled_manifest")
+        scored = fitter.score(detector, self.labelled, "labelled_manifest")
         image, provenance, calibration = calibrating.best_f1(
             calibrating.LabelledScores(
                 scores=scored.image,

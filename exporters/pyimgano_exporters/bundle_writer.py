@@ -289,5 +289,7 @@ def _category_config(category: _Exported) -> CategoryConfig:
         graph=(Path(category.spec.file).stem,),
         thresholds=category.export.thresholds,
         calibration=category.export.calibration,
-        map_geometry=None if size is None else MapGeometry("stretch", size),
+        map_geometry=None
+        if size is None
+        else MapGeometry(category.export.detector.map_mode, size),
     )

@@ -23,6 +23,10 @@ class ExportableDetector(Protocol):
     def eval(self) -> Any:
         """Switch to evaluation mode."""
 
+    @property
+    def map_mode(self) -> str:
+        """How the map lies on the picture: "stretch" or "letterbox"."""
+
     def map_size(self) -> tuple[int, int] | None:
         """(height, width) of the map, None where there is none."""
 

@@ -46,6 +46,9 @@ def _category_lines(config: InferConfig, name: str) -> list[str]:
         f"- Trained on {counts['train_normals']} normal images; tested on "
         f"{counts['test_normals']} normal and {counts['test_anomalies']} anomalous"
     )
+    learned = training.get("learned_from")
+    if learned:
+        lines.append(f"- Learned from {learned['in_words']}")
     lines.append(f"- Data fingerprint: `{training['data_fingerprint']}`")
     for kind, provenance in category.thresholds.provenance.items():
         value = getattr(category.thresholds, kind)

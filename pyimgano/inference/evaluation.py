@@ -114,7 +114,10 @@ class Evaluation:
         if mask is not None and prediction.anomaly_map is not None:
             height, width = mask.shape
             self._pixels.add(
-                map_to_image(prediction.anomaly_map, (height, width)), mask
+                map_to_image(
+                    prediction.anomaly_map, (height, width), mode=prediction.map_mode
+                ),
+                mask,
             )
 
     def report(self, *, seed: int, n_resamples: int) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from pyimgano_runtime.bundle import Bundle
 from pyimgano_runtime.infer_config import CategorySettings, InputRules
 from pyimgano_runtime.predictor import Predictor
 
+from ..detectors.plugins import plugin_call
+
 
 class TorchEngine:
     """Runs a detector's `forward`, the same graph that is exported."""
@@ -32,7 +34,8 @@ class TorchEngine:
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
         """Score a batch; see `pyimgano_runtime.engine.Engine`."""
         images = torch.from_numpy(np.ascontiguousarray(images_u8)).to(self.device)
-        scores, maps = self.detector(images)
+        with plugin_call(self.detector, "forward"):
+            scores, maps = self.detector(images)
         keep_map = with_map and maps is not None
         return scores.cpu().numpy(), maps.cpu().numpy() if keep_map else None
 

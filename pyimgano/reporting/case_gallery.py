@@ -13,7 +13,7 @@ from typing import Any, Final
 from pyimgano_runtime.atomic import write_bytes, write_text
 from pyimgano_runtime.geometry import map_to_image
 from pyimgano_runtime.pictures import heat_overlay, overlay_range
-from pyimgano_runtime.predictor import AnomalyMap, Predictor
+from pyimgano_runtime.predictor import Prediction, Predictor
 
 from ..datasets.images import Image, read_mask, shrunk
 from ..datasets.rows import ManifestRow
@@ -132,21 +132,23 @@ def _draw(
     mask = read_mask(row.mask_path, size, predictor.rules, above=row.mask_above)
     photo = f"{stem}-photo.jpg"
     _save(folder / photo, image if mask is None else ringed(image, mask))
-    anomaly_map = predictor.predict(image).anomaly_map
-    if anomaly_map is None:
+    prediction = predictor.predict(image)
+    if prediction.anomaly_map is None:
         return {"photo": photo, "heat": None}
     heat = f"{stem}-heat.jpg"
-    _save(folder / heat, _heated(image, anomaly_map, predictor))
+    _save(folder / heat, _heated(image, prediction, predictor))
     return {"photo": photo, "heat": heat}
 
 
-def _heated(image: Image, anomaly_map: AnomalyMap, predictor: Predictor) -> Image:
+def _heated(image: Image, prediction: Prediction, predictor: Predictor) -> Image:
     """Colours with one meaning in all pictures of the category, as in overlays."""
     pixel = predictor.settings.thresholds.pixel
     threshold = predictor.threshold if pixel is None else pixel
     normal = predictor.settings.calibration.image_scores
     low, high = overlay_range(threshold, normal)
-    resized = map_to_image(anomaly_map, (image.shape[0], image.shape[1]))
+    assert prediction.anomaly_map is not None
+    size = (image.shape[0], image.shape[1])
+    resized = map_to_image(prediction.anomaly_map, size, mode=prediction.map_mode)
     return heat_overlay(image, resized, low=low, high=high, threshold=threshold)
 
 

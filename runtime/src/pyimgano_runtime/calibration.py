@@ -159,8 +159,19 @@ class TopPixels:
         self._largest = np.empty(0, dtype=np.float32)
 
     def add(self, anomaly_map: npt.NDArray[np.float32]) -> None:
-        """Count one map (h, w)."""
+        """Count one map (h, w).
+
+        Raises:
+            ConfigError: it is of another size than the first one.
+        """
         values = np.asarray(anomaly_map, dtype=np.float32).ravel()
+        if self._n_seen and self._n_maps * values.size != self._n_pixels:
+            raise ConfigError(
+                f"calibration.pixel_method: found maps of {values.size} and of "
+                f"{self._n_pixels // self._n_maps} pixels; a pooled quantile would "
+                "count the larger ones more: crop the pictures to one size, or set it "
+                'to "image_max"'
+            )
         if not self._n_seen:
             self._n_pixels = self._n_maps * values.size
             rank = quantile_rank(self._n_pixels, self._quantile)

@@ -7,6 +7,7 @@ PyimganoError                 all of ours; a CLI turns it into one line on stder
   ImageError                  one picture we refuse: one error row, the rest goes on
   ExportError                 the graph could not be made          (exit 1)
     ParityError               it does not agree with torch         (exit 1; runtime 5)
+  PluginError                 the code of another package failed   (exit 1)
 
 Every message says where, what was found, what was expected, and what to do next.
 """
@@ -52,6 +53,10 @@ class ExportError(PyimganoError):
 
 class ParityError(ExportError):
     """Two engines disagree about the same picture by more than the tolerance."""
+
+
+class PluginError(PyimganoError):
+    """A detector of another package raised; its traceback is the cause."""
 
 
 def raise_all(problems: Iterable[str], kind: type[PyimganoError] = ConfigError) -> None:

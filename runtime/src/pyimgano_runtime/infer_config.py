@@ -159,7 +159,9 @@ class Calibration:
 class MapGeometry:
     """How a map lies on the image it was computed from."""
 
-    mode: str  # "stretch": the whole image, both axes scaled on their own
+    # "stretch": the whole image, both axes scaled on their own; "letterbox": the canvas
+    # of `geometry.letterbox_canvas`, aspect ratio kept
+    mode: str
     map_size: tuple[int, int]  # (height, width)
 
 

@@ -313,7 +313,7 @@ def _read_input(fields: Fields) -> InputRules:
 
 def _read_geometry(fields: Fields) -> MapGeometry:
     geometry = MapGeometry(
-        mode=fields.text("mode", choices=("stretch",)),
+        mode=fields.text("mode", choices=("stretch", "letterbox")),
         map_size=fields.size("map_size"),
     )
     fields.finish()

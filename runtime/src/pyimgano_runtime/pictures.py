@@ -129,7 +129,7 @@ def save_overlay(
     size = (image_u8.shape[0], image_u8.shape[1])
     overlay = heat_overlay(
         image_u8,
-        map_to_image(prediction.anomaly_map, size),
+        map_to_image(prediction.anomaly_map, size, mode=prediction.map_mode),
         low=low,
         high=high,
         threshold=threshold,

@@ -42,6 +42,7 @@ class Prediction:
     label: str  # "anomaly" when float32(score) >= float32(threshold), else "normal"
     anomaly_map: AnomalyMap | None  # (h, w) float32 at map resolution
     ms: dict[str, float]  # wall-clock milliseconds by step
+    map_mode: str = "stretch"  # how the map lies on the picture: see `map_to_image`
 
 
 class Predictor:
@@ -180,6 +181,7 @@ class Predictor:
                 code="SCORE_NOT_FINITE",
                 stage="infer",
             )
+        geometry = self.settings.map_geometry
         p = p_value(score, self._calibration)
         label = "anomaly" if is_anomaly(score, self.threshold) else "normal"
         post_ms = (time.perf_counter() - start) * 1000
@@ -191,4 +193,5 @@ class Predictor:
             label=label,
             anomaly_map=anomaly_map,
             ms={"infer": infer_ms, "post": post_ms},
+            map_mode="stretch" if geometry is None else geometry.mode,
         )

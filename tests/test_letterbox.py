@@ -1,0 +1,62 @@
+"""A letterboxed map lies where the picture lies on its canvas."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pyimgano.detectors.layers import PixelInput
+from pyimgano_runtime.geometry import letterbox_canvas, map_to_image
+
+SIZES = [(64, 64), (50, 100), (100, 50), (33, 500), (37, 53), (1, 9)]
+MODEL_SIZES = [(64, 64), (48, 96), (96, 32)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("model_size", MODEL_SIZES)
+def test_the_graph_and_the_runtime_agree_on_the_canvas(
+    size: tuple[int, int], model_size: tuple[int, int]
+) -> None:
+    letterbox = PixelInput(model_size, geometry="letterbox")
+    on_canvas = letterbox._on_canvas(torch.ones(1, 3, *size))
+    assert tuple(on_canvas.shape[-2:]) == letterbox_canvas(size, model_size)
+    rows = torch.nonzero(on_canvas[0, 0].amax(dim=1)).flatten()
+    columns = torch.nonzero(on_canvas[0, 0].amax(dim=0)).flatten()
+    canvas = letterbox_canvas(size, model_size)
+    assert int(rows[0]) == (canvas[0] - size[0]) // 2
+    assert int(columns[0]) == (canvas[1] - size[1]) // 2
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("model_size", MODEL_SIZES)
+def test_a_letterboxed_map_is_its_canvas_with_the_rest_cut_off(
+    size: tuple[int, int], model_size: tuple[int, int]
+) -> None:
+    anomaly_map = np.random.default_rng(0).random(model_size).astype(np.float32)
+    height, width = letterbox_canvas(size, model_size)
+    top, left = (height - size[0]) // 2, (width - size[1]) // 2
+    whole = map_to_image(anomaly_map, (height, width))
+    expected = whole[top : top + size[0], left : left + size[1]]
+    found = map_to_image(anomaly_map, size, mode="letterbox")
+    assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("geometry", ["stretch", "letterbox"])
+@pytest.mark.parametrize("size", [(60, 120), (120, 60), (64, 64)])
+def test_a_bright_spot_comes_back_to_its_place(
+    geometry: str, size: tuple[int, int]
+) -> None:
+    """Through the graph's resize and the runtime's way back."""
+    image = np.zeros((*size, 3), dtype=np.uint8)
+    row, column = size[0] // 4, size[1] * 3 // 4
+    image[row - 4 : row + 4, column - 4 : column + 4] = 255
+    seen = PixelInput((64, 64), geometry=geometry)(torch.from_numpy(image)[None])
+    back = map_to_image(seen[0, 0].numpy(), size, mode=geometry)
+    bright = np.argwhere(back > 0.8 * back.max())
+    assert np.abs(bright.mean(axis=0) - [row - 0.5, column - 0.5]).max() < 1.0
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    with pytest.raises(ValueError, match="mode 'boxed'"):
+        map_to_image(np.zeros((4, 4), np.float32), (8, 8), mode="boxed")

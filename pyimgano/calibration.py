@@ -5,8 +5,9 @@ The rules that make thresholds of scores are the runtime's, for devices calibrat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import Any, Final
 
 import numpy as np
@@ -39,6 +40,36 @@ from .detectors.interface import FitContext
 ABOVE_PROMISE: Final = "FALSE_ALARMS_ABOVE_PROMISE"
 
 
+AnomalyMap = npt.NDArray[np.float32]  # (h, w)
+Scored = tuple[float, AnomalyMap | None]
+# merge(picture, score and map of each of its parts) -> score and map of the picture
+Merge = Callable[[int, Sequence[Scored]], Scored]
+
+
+def only_part(picture: int, parts: Sequence[Scored]) -> Scored:
+    """Give the score and map of a picture that is its own single sample."""
+    del picture
+    (single,) = parts
+    return single
+
+
+@dataclass(frozen=True, slots=True)
+class PictureSamples:
+    """Which samples of a feature set show which picture."""
+
+    pictures: npt.NDArray[np.int64]  # (s,) the picture of each sample, rising
+    # (s,) whether it is the picture or a tile of it; an augmented copy is fitted on,
+    # and never scored: no camera took it.
+    genuine: npt.NDArray[np.bool_]
+    merge: Merge = only_part
+
+    @classmethod
+    def one_each(cls, n_pictures: int) -> PictureSamples:
+        """Give those of pictures that are one sample each."""
+        genuine = np.ones(n_pictures, dtype=np.bool_)
+        return cls(np.arange(n_pictures, dtype=np.int64), genuine)
+
+
 @torch.no_grad()
 def out_of_fold_scores(
     detector: FeatureDetector,
@@ -48,6 +79,7 @@ def out_of_fold_scores(
     *,
     context: FitContext,
     pixel_quantile: float | None = None,
+    samples: PictureSamples | None = None,
 ) -> HeldOutScores:
     """Score every normal by a model fitted on the folds that do not hold it.
 
@@ -55,9 +87,13 @@ def out_of_fold_scores(
     promise is approximate; `tests/test_calibration_false_alarm_rate.py` simulates it.
 
     Args:
+        folds: positions of pictures; every picture is in one.
+        groups: of each picture.
         pixel_quantile: also give this quantile of the pixels of all maps.
+        samples: where a picture is several samples of `features`.
     """
-    n = len(features)
+    n = len(groups)
+    samples = samples or PictureSamples.one_each(n)
     image = np.empty(n, dtype=np.float32)
     map_max = np.empty(n, dtype=np.float32) if detector.has_map else None
     pixels = None
@@ -65,21 +101,22 @@ def out_of_fold_scores(
         pixels = TopPixels(pixel_quantile, n)
     for number, fold in enumerate(folds):
         context.progress("calibration folds", number, len(folds))
-        held_out = np.asarray(fold, dtype=np.int64)
-        fitted_on = np.setdiff1d(np.arange(n, dtype=np.int64), held_out)
+        held_out = np.isin(samples.pictures, np.asarray(fold, dtype=np.int64))
         twin = detector.blank().to(context.device).eval()
-        twin.fit_features(features.subset(fitted_on), context=context)
-        done = 0
-        for batch in features.subset(held_out).batches(8):
-            scores, maps = twin.score_features(batch.to(context.device))
-            place = held_out[done : done + len(batch)]
-            image[place] = scores.cpu().numpy()
-            if map_max is not None and maps is not None:
-                map_max[place] = maps.amax(dim=(1, 2)).cpu().numpy()
+        twin.fit_features(features.subset(np.flatnonzero(~held_out)), context=context)
+        scored = np.flatnonzero(held_out & samples.genuine)
+        parts = _scored(twin, features.subset(scored), context.device)
+        by_picture = groupby(
+            zip(samples.pictures[scored].tolist(), parts, strict=True),
+            key=lambda part: part[0],
+        )
+        for picture, own in by_picture:
+            score, anomaly_map = samples.merge(picture, [part for _, part in own])
+            image[picture] = score
+            if map_max is not None and anomaly_map is not None:
+                map_max[picture] = anomaly_map.max()
                 if pixels is not None:
-                    for anomaly_map in maps.cpu().numpy():
-                        pixels.add(anomaly_map)
-            done += len(batch)
+                    pixels.add(anomaly_map)
         context.progress("calibration folds", number + 1, len(folds))
     return HeldOutScores(
         image,
@@ -88,6 +125,16 @@ def out_of_fold_scores(
         "kfold_pooled",
         pixels=pixels.result() if pixels is not None else None,
     )
+
+
+def _scored(
+    detector: FeatureDetector, features: FeatureSet, device: torch.device
+) -> Iterator[Scored]:
+    for batch in features.batches(8):
+        scores, maps = detector.score_features(batch.to(device))
+        on_cpu = None if maps is None else maps.cpu().numpy()
+        for index, score in enumerate(scores.cpu().tolist()):
+            yield score, None if on_cpu is None else on_cpu[index]
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,15 +30,17 @@ def picture_digests(rows: Iterable[ManifestRow]) -> dict[str, str]:
 
 
 def training_fingerprint(split: CategorySplit) -> str:
-    """Give one sha256 over what trains and calibrates: use, name, bytes and label."""
+    """Give one sha256 over what trains and calibrates: use, name, bytes, label, mask.
+
+    Normals have no mask.
+    """
     parts = {"train": split.train, "val": split.val}
-    return fingerprint(
-        {
-            f"{part}/{name}": digest
-            for part, rows in parts.items()
-            for name, digest in _labelled_digests(rows).items()
-        }
-    )
+    labelled = {
+        f"{part}/{name}": digest
+        for part, rows in parts.items()
+        for name, digest in _labelled_digests(rows).items()
+    }
+    return fingerprint(labelled | _masks(split.train))
 
 
 def test_fingerprint(split: CategorySplit) -> str:
@@ -46,13 +48,7 @@ def test_fingerprint(split: CategorySplit) -> str:
 
     Where it is equal, two reports judge the same pictures by the same truth.
     """
-    labelled = _labelled_digests(split.test)
-    masks = {
-        f"mask/{row.image}": f"{_mask_digest(row)} {row.mask_above}"
-        for row in split.test
-        if row.label == 1 and row.mask is not None
-    }
-    return fingerprint(labelled | masks)
+    return fingerprint(_labelled_digests(split.test) | _masks(split.test))
 
 
 def split_fingerprint(training: str, test: str) -> str:
@@ -63,6 +59,14 @@ def split_fingerprint(training: str, test: str) -> str:
 def _labelled_digests(rows: Sequence[ManifestRow]) -> dict[str, str]:
     digests = picture_digests(rows)
     return {row.image: f"{digests[row.image]} {row.label}" for row in rows}
+
+
+def _masks(rows: Sequence[ManifestRow]) -> dict[str, str]:
+    return {
+        f"mask/{row.image}": f"{_mask_digest(row)} {row.mask_above}"
+        for row in rows
+        if row.label == 1 and row.mask is not None
+    }
 
 
 def _mask_digest(row: ManifestRow) -> str:

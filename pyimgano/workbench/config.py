@@ -11,6 +11,7 @@ from pyimgano_runtime.calibration import Rule
 from pyimgano_runtime.errors import ConfigError, raise_all
 from pyimgano_runtime.infer_config import FLOAT32_MAX, THRESHOLD_METHODS
 
+from ..datasets.augmentation import AugmentationConfig
 from ..datasets.catalog import DATASETS, DataSource
 from ..detectors import detector_class, read_detector_config
 from ..metrics.bootstrap import MIN_RESAMPLES
@@ -197,6 +198,7 @@ class WorkbenchConfig:
         4096, "MB that features may take; above it they go to disk", low=64
     )
     dataset: DatasetConfig = option(..., "which pictures")
+    augmentation: AugmentationConfig = option(..., "how train pictures are varied")
     model: ModelConfig = option(..., "which detector")
     calibration: CalibrationConfig = option(..., "how thresholds are set")
     evaluation: EvaluationConfig = option(..., "what is measured")
@@ -271,6 +273,7 @@ def parse_config(payload: Any, where: str) -> WorkbenchConfig:
             f'"{config.dataset.name}"; remove one of them'
         )
     raise_all(problems)  # what follows compares values that are right by themselves
+    problems += _augmentation_problems(config.augmentation, where)
     problems += _calibration_problems(config.calibration, where)
     if 0 < config.evaluation.bootstrap_resamples < MIN_RESAMPLES:
         problems.append(
@@ -295,6 +298,22 @@ def _detector_problems(model: ModelConfig, where: str) -> list[str]:
         cls, model.options, f"{where}: model.options", problems, preset=model.preset
     )
     return problems
+
+
+def _augmentation_problems(chosen: AugmentationConfig, where: str) -> list[str]:
+    """Copies without a change, and changes without copies."""
+    if chosen.copies and not chosen.varies:
+        return [
+            f"{where}: augmentation.copies: found {chosen.copies}, but nothing is "
+            "varied, so copies would be the pictures again; set rotate, flip, shift or "
+            "brightness, or remove it"
+        ]
+    if chosen.copies == 0 and chosen.varies:
+        return [
+            f"{where}: augmentation.copies: found 0, so rotate, flip, shift and "
+            "brightness have no effect; remove them, or copies"
+        ]
+    return []
 
 
 def _calibration_problems(chosen: CalibrationConfig, where: str) -> list[str]:

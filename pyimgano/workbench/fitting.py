@@ -1,29 +1,44 @@
 """Fits the detector of one category, and scores normals that it has not seen.
 
 Detectors that are fitted on features score every normal out of fold and are fitted on
-all of them; detectors that train hold a fifth out. Rows of split "val" replace both.
+all of them; the others hold a fifth out. Rows of split "val" replace both. Detectors
+that train by gradient keep a tenth of what is left to stop early on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 
 from pyimgano_runtime.calibration import HeldOutScores
 from pyimgano_runtime.infer_config import InputRules
+from pyimgano_runtime.predictor import Predictor
 
 from .. import calibration as calibrating
+from ..datasets.augmentation import Augmentation
 from ..datasets.images import read_ahead
 from ..datasets.rows import ManifestRow
+from ..datasets.spared_normals import held_out_part, tuning_part
 from ..datasets.splits import CategorySplit, folds
 from ..detectors import create_detector
 from ..detectors.feature_detector import FeatureDetector
 from ..detectors.interface import Detector, FitContext
+from ..detectors.plugins import plugin_call
 from .config import WorkbenchConfig
 from .training_data import RowTrainingData
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A fitted detector, and which pictures did what."""
+
+    detector: Detector
+    held_out: HeldOutScores | None  # None: nobody asked for any
+    calibrated_on: Sequence[ManifestRow]
+    learned_from: dict[str, Any]  # counts and settings, for the report
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +49,9 @@ class CategoryFitter:
     split: CategorySplit
     rules: InputRules
     context: FitContext
+    predictor_of: Callable[[Detector], Predictor]  # whose thresholds do not matter
 
-    def fit(
-        self,
-    ) -> tuple[Detector, HeldOutScores | None, Sequence[ManifestRow]]:
+    def fit(self) -> Fitted:
         """Fit, and score normals that the scoring model has not seen."""
         config, split, context = self.config, self.split, self.context
         detector: Detector = create_detector(
@@ -47,39 +61,59 @@ class CategoryFitter:
         normals = split.train_normals()
         held_out_normals = self._needs_held_out(detector)
         if held_out_normals and not split.val and isinstance(detector, FeatureDetector):
-            data = RowTrainingData(normals, self.rules)
-            features = detector.extract(data, context=context)
-            parts = folds(
-                [row.group for row in normals],
-                n_folds=config.calibration.folds,
-                seed=config.split_seed,
-            )
-            held_out = calibrating.out_of_fold_scores(
-                detector,
-                features,
-                parts,
-                [r.group for r in normals],
-                context=context,
-                pixel_quantile=config.calibration.pooled_quantile,
-            )
-            context.generator.manual_seed(config.seed)
-            return detector.fit_features(features, context=context), held_out, normals
+            return self._fit_on_features(detector, normals)
 
         rows: Sequence[ManifestRow] = split.val
         source = "val"
         if held_out_normals and not split.val:
             # Detectors that train cannot be fitted five times: hold a fifth out.
-            parts = folds([r.group for r in normals], n_folds=5, seed=config.split_seed)
-            held = set(parts[0])
-            rows = [row for i, row in enumerate(normals) if i in held]
-            normals = [row for i, row in enumerate(normals) if i not in held]
+            rows, normals = held_out_part(normals, seed=config.split_seed)
             source = "holdout"
-        defects = split.train_defects()
-        data = RowTrainingData(normals, self.rules, defect_rows=defects)
-        detector.fit(data, context=context)
+        tuning: Sequence[ManifestRow] = ()
+        if detector.trains:
+            tuning, normals = tuning_part(normals, seed=config.split_seed)
+        defects = split.train_defects() if detector.uses_defects else ()
+        data = self._data(normals, tuning=tuning, defects=defects)
+        with plugin_call(detector, "fit"):
+            detector.fit(data, context=context)
         if not held_out_normals:
-            return detector, None, ()
-        return detector, self.score(detector.eval(), rows, source), rows
+            return Fitted(detector, None, (), data.facts())
+        held_out = self.score(detector.eval(), rows, source)
+        return Fitted(detector, held_out, rows, data.facts())
+
+    def _fit_on_features(
+        self, detector: FeatureDetector, normals: Sequence[ManifestRow]
+    ) -> Fitted:
+        config, context = self.config, self.context
+        data = self._data(normals)
+        with plugin_call(detector, "features"):
+            features = detector.extract(data, context=context)
+        groups = [row.group for row in normals]
+        parts = folds(groups, n_folds=config.calibration.folds, seed=config.split_seed)
+        with plugin_call(detector, "fit_features"):
+            held_out = calibrating.out_of_fold_scores(
+                *(detector, features, parts, groups),
+                context=context,
+                pixel_quantile=config.calibration.pooled_quantile,
+                samples=data.picture_samples(),
+            )
+            context.generator.manual_seed(config.seed)
+            fitted = detector.fit_features(features, context=context)
+        return Fitted(fitted, held_out, normals, data.facts())
+
+    def _data(
+        self,
+        normals: Sequence[ManifestRow],
+        *,
+        tuning: Sequence[ManifestRow] = (),
+        defects: Sequence[ManifestRow] = (),
+    ) -> RowTrainingData:
+        return RowTrainingData(
+            *(normals, self.rules, tuning, defects),
+            augmentation=Augmentation.of(self.config.augmentation),
+            seed=self.config.seed,
+            tiling=getattr(self.config, "tiling", None),
+        )
 
     def _needs_held_out(self, detector: Detector) -> bool:
         """Whether a threshold comes from normals that the model was not fitted on."""
@@ -90,6 +124,7 @@ class CategoryFitter:
         self, detector: Detector, rows: Sequence[ManifestRow], source: str
     ) -> HeldOutScores:
         """Score pictures with the fitted detector, to set thresholds on them."""
+        predictor = self.predictor_of(detector)
         scores, maxima = [], []
         quantile = self.config.calibration.pooled_quantile
         pixels = None
@@ -97,14 +132,12 @@ class CategoryFitter:
             pixels = calibrating.TopPixels(quantile, len(rows))
         images = read_ahead(rows, self.rules)
         for done, image in enumerate(images, start=1):
-            with torch.inference_mode():
-                batch = torch.from_numpy(image[None]).to(self.context.device)
-                score, anomaly_map = detector(batch)
-            scores.append(float(score[0]))
-            if anomaly_map is not None:
-                maxima.append(float(anomaly_map.max()))
+            prediction = predictor.predict(image)
+            scores.append(prediction.score)
+            if prediction.anomaly_map is not None:
+                maxima.append(float(prediction.anomaly_map.max()))
                 if pixels is not None:
-                    pixels.add(anomaly_map.cpu().numpy())
+                    pixels.add(prediction.anomaly_map)
             self.context.progress("calibration", done, len(rows))
         return HeldOutScores(
             image=np.asarray(scores, dtype=np.float32),

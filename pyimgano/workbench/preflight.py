@@ -31,6 +31,7 @@ from ..datasets.issues import (
     PreflightReport,
 )
 from ..datasets.portable_paths import check_paths
+from ..datasets.spared_normals import held_out_part
 from ..datasets.splits import CategorySplit, assign_splits
 from ..datasets.summary import summarise
 from ..detectors import detector_class
@@ -57,19 +58,24 @@ class PreflightPlan:
     test_normal_fraction: float = 0.2
     split_seed: int = 0
     uses_defects: bool = False
+    holds_out: bool = False  # whether a fifth of the normals only calibrates
     trains: bool = True  # whether there must be normals to train on
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
 
     @classmethod
     def of(cls, loaded: LoadedConfig) -> PreflightPlan:
         """Give the plan for a training config."""
+        from ..detectors.feature_detector import FeatureDetector
+
         dataset = loaded.config.dataset
+        detector = detector_class(loaded.config.model.name)
         return cls(
             source=loaded.source,
             categories=dataset.categories,
             test_normal_fraction=dataset.test_normal_fraction,
             split_seed=loaded.config.split_seed,
-            uses_defects=detector_class(loaded.config.model.name).uses_defects,
+            uses_defects=detector.uses_defects,
+            holds_out=not issubclass(detector, FeatureDetector),
             calibration=loaded.config.calibration,
         )
 
@@ -142,15 +148,13 @@ def check_list(plan: PreflightPlan, log: IssueLog) -> list[CategorySplit]:
     )
     for split in splits:
         if split.category not in refused:
-            _check_counts(split, plan.calibration, log)
+            _check_counts(split, plan, log)
     wanted = {split.category for split in splits}
     check_paths([row for row in rows if row.category in wanted], log)
     return splits
 
 
-def _check_counts(
-    split: CategorySplit, calibration: CalibrationConfig, log: IssueLog
-) -> None:
+def _check_counts(split: CategorySplit, plan: PreflightPlan, log: IssueLog) -> None:
     """Log where there is too little to train, calibrate or test."""
     name, normals = split.category, split.train_normals()
     if 0 < len(normals) < FEW_NORMALS:
@@ -162,8 +166,9 @@ def _check_counts(
             found=len(normals),
             expected=FEW_NORMALS,
         )
-    if normals and calibration.method in ("conformal", "quantile", "contamination"):
-        _check_calibration(split, calibration, log)
+    methods = ("conformal", "quantile", "contamination")
+    if normals and plan.calibration.method in methods:
+        _check_calibration(split, plan, log)
     if not any(row.label == 0 for row in split.test):
         log.add(
             "TEST_WITHOUT_NORMALS",
@@ -192,10 +197,9 @@ def _check_counts(
 
 
 def _check_calibration(
-    split: CategorySplit, calibration: CalibrationConfig, log: IssueLog
+    split: CategorySplit, plan: PreflightPlan, log: IssueLog
 ) -> None:
-    name, normals = split.category, split.train_normals()
-    held_out = [*split.val] or normals
+    name, normals, calibration = split.category, split.train_normals(), plan.calibration
     if not split.val and all(row.group == normals[0].group for row in normals):
         log.add(
             "CALIBRATION_IMPOSSIBLE",
@@ -208,11 +212,15 @@ def _check_calibration(
         return
     if calibration.method != "conformal":
         return  # the others promise no rate
+    held_out = [*split.val] or normals
+    where = "val rows" if split.val else "train normals"
+    if plan.holds_out and not split.val:
+        held_out, _ = held_out_part(normals, seed=plan.split_seed)
+        where += f", a fifth of {len(normals)},"
     rate = calibration.target_false_alarm_rate
     rank = conformal_rank(len(held_out), rate)
     if rank.small_n:
         needed = math.ceil(1 / rate - 1e-9) - 1
-        where = "val rows" if split.val else "train normals"
         log.add(
             "TOO_FEW_NORMALS_TO_CALIBRATE",
             f"{name}: {len(held_out)} {where} can promise no false-alarm rate below "

@@ -94,7 +94,16 @@ def write_run_document(run: Run) -> Path:
 
 def training_facts(report: dict[str, Any], detector: Any) -> dict[str, Any]:
     """Give what documents say of a category's training."""
-    weights = detector.backbone.weights if detector.backbone is not None else None
+    backbones = [
+        {
+            "name": backbone.name,
+            "source": backbone.weights.source,
+            "licence": backbone.weights.licence,
+            "sha256": backbone.weights.sha256,
+        }
+        for backbone in detector.used_backbones()
+        if backbone.weights is not None
+    ]
     metrics: dict[str, Any] = {}
     for key in _METRIC_KEYS:
         for name in (key, f"{key}_ci95"):
@@ -104,16 +113,10 @@ def training_facts(report: dict[str, Any], detector: Any) -> dict[str, Any]:
     return {
         "detector": detector.name,
         "hyper_parameters": detector.hyper_parameters(),
-        "backbone": None
-        if weights is None
-        else {
-            "name": detector.backbone.name,
-            "source": weights.source,
-            "licence": weights.licence,
-            "sha256": weights.sha256,
-        },
+        "backbone": backbones[0] if backbones else None,
         "counts": report["counts"],
+        **{key: report[key] for key in ("learned_from",) if key in report},
         "data_fingerprint": report["data_fingerprint"],
         "metrics": metrics,
         "warnings": report["warnings"],
-    }
+    } | ({"backbones": backbones} if len(backbones) > 1 else {})

@@ -7,9 +7,10 @@ load_config -> preflight.check_list -> fit -> calibrate -> evaluate -> run folde
 from __future__ import annotations
 
 import logging
+import shutil
 import tempfile
-import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from pyimgano_runtime.atomic import new_folder, refuse_replacing
+from pyimgano_runtime._reader import read_json
+from pyimgano_runtime.atomic import finish_swap, new_folder, refuse_replacing
 from pyimgano_runtime.binomial_bounds import count_bounds
 from pyimgano_runtime.calibration import (
-    HeldOutScores,
     Origin,
     calibrate,
     fixed_thresholds,
@@ -63,9 +64,10 @@ from ..inference.torch_predictor import torch_predictor
 from ..source_date import Clock, timestamp
 from . import artifacts
 from .config import LoadedConfig, WorkbenchConfig
-from .fitting import CategoryFitter
+from .fitting import CategoryFitter, Fitted
 from .labelled_rows import Labelled, load_labelled
 from .preflight import PreflightPlan, check_list
+from .unfinished import FitClock, UnfinishedRun, identity_of
 
 log = logging.getLogger(__name__)
 
@@ -120,18 +122,30 @@ def train(
     *,
     force: bool,
     progress: Progress,
+    resume: bool = False,
     clock: Clock = timestamp,
 ) -> artifacts.Run:
     """Train every category of a config and write the run folder.
 
-    `clock` gives the times that are written into the run.
+    Args:
+        resume: go on with a training that was interrupted, if there is one.
+        clock: gives the times that are written into the run.
 
     Raises:
         ConfigError, DatasetError: refused before anything is written.
     """
     output = output.absolute()
     keep = [loaded.path, *loaded.source.needed]
+    unfinished = UnfinishedRun.beside(output)
+    if resume:
+        _refuse_finished(output, unfinished)
+        force = unfinished.replaces
     refuse_replacing(output, force=force, keep=keep)
+    if not resume and not force and unfinished.can_be_resumed():
+        raise ConfigError(
+            f"{output}: a training of it was interrupted and can go on; pass --resume "
+            "to continue it, or --force to begin anew"
+        )
     device = choose_device(loaded.config.device)
     splits = load_splits(loaded)
     for split in splits:
@@ -142,12 +156,30 @@ def train(
     if loaded.labelled_manifest is not None:
         keep.append(loaded.labelled_manifest)
     keep += {row.image_path.parent for rows in labelled.values() for row in rows}
+    config = _absolute(loaded)
     with new_folder(output, force=force, keep=keep) as folder:
-        write_run(
-            *(_absolute(loaded), splits, folder, device, progress, clock),
-            labelled=labelled,
-        )
+        identity = identity_of(config, splits, labelled, device)
+        with unfinished.at_work(identity, resume=resume, replaces=force):
+            write_run(
+                *(config, splits, folder, device, progress, clock),
+                labelled=labelled,
+                work=unfinished.folder,
+            )
+    unfinished.delete()
     return artifacts.open_run(output)
+
+
+def _refuse_finished(output: Path, unfinished: UnfinishedRun) -> None:
+    """Refuse to resume a run that is complete; what it left goes."""
+    finish_swap(output)
+    if not (output / "report.json").is_file() or unfinished.replaces:
+        return
+    unfinished.delete()  # killed between the last step and this one
+    raise ConfigError(
+        f"{output}: already exists and no training of it was interrupted, so there is "
+        "nothing to resume; name another output folder, or pass --force in place of "
+        "--resume to train anew"
+    )
 
 
 def write_run(
@@ -159,18 +191,30 @@ def write_run(
     clock: Clock = timestamp,
     *,
     labelled: Labelled | None = None,
+    work: Path | None = None,
 ) -> None:
     """Train each split and write everything of a run into a folder that is there.
 
-    `labelled` gives the pictures for method "best_f1", by category.
+    Args:
+        labelled: the pictures for method "best_f1", by category.
+        work: folder that outlives a kill; what it holds is gone on with. None: a
+            temporary one.
     """
     names: set[str] = set()
     categories = {}
-    for split in splits:
-        stem = plain_name(split.category, names)
-        own = (labelled or {}).get(split.category, ())
-        trainer = CategoryTrainer(config, split, device, progress, clock, own)
-        categories[split.category] = {"folder": stem} | trainer.run(folder, stem)
+    with ExitStack() as stack:
+        if work is None:
+            scratch = tempfile.TemporaryDirectory(prefix=".work-", dir=folder)
+            work = Path(stack.enter_context(scratch))
+        for split in splits:
+            stem = plain_name(split.category, names)
+            own = (labelled or {}).get(split.category, ())
+            trainer = CategoryTrainer(config, split, device, progress, clock, own)
+            finished = trainer.finish(work, stem)
+            entry: dict[str, Any] = read_json(finished / "entry.json")
+            categories[split.category] = {"folder": stem} | entry
+            for part in ("categories", "checkpoints"):
+                shutil.copytree(finished / part, folder / part, dirs_exist_ok=True)
     artifacts.write_json(folder / "config.json", config.to_dict())
     artifacts.write_json(folder / "environment.json", artifacts.environment())
     report = {
@@ -197,21 +241,39 @@ class CategoryTrainer:
     clock: Clock
     labelled: Sequence[ManifestRow] = ()  # for method "best_f1"
 
-    def run(self, folder: Path, stem: str) -> dict[str, Any]:
-        """Do it all, write the category's files, give its report."""
+    def finish(self, work: Path, stem: str) -> Path:
+        """Give the folder of the finished category: trained now, or before a kill."""
+        finished, states = work / "finished" / stem, work / "states" / stem
+        if not finished.exists():
+            unfinished = work / "unfinished" / stem
+            shutil.rmtree(unfinished, ignore_errors=True)
+            states.mkdir(parents=True, exist_ok=True)
+            report = self.run(unfinished, stem, states)
+            artifacts.write_json(unfinished / "entry.json", report)
+            finished.parent.mkdir(exist_ok=True)
+            unfinished.rename(finished)
+        shutil.rmtree(states, ignore_errors=True)
+        return finished
+
+    def run(self, folder: Path, stem: str, states: Path) -> dict[str, Any]:
+        """Do it all, write the category's files, give its report.
+
+        Args:
+            states: folder for what a fit keeps; that of a killed one is gone on with.
+        """
         name = self.split.category
         log.info(
             "%s: %d train, %d val, %d test pictures",
             *(name, len(self.split.train), len(self.split.val), len(self.split.test)),
         )
         rules = input_rules()
-        with tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as workspace:
-            context = self._context(Path(workspace))
-            start = time.perf_counter()
-            fitter = CategoryFitter(self.config, self.split, rules, context)
-            detector, held_out, rows = fitter.fit()
-            fit_seconds = time.perf_counter() - start
-        thresholds, calibration = self._calibrate(fitter, detector, held_out, rows)
+        fit_clock = FitClock(states / "seconds")
+        context = self._context(states, fit_clock)
+        fitter = CategoryFitter(self.config, self.split, rules, context, self._scorer)
+        fitted = fitter.fit()
+        fit_seconds = fit_clock.seconds
+        detector = fitted.detector
+        thresholds, calibration = self._calibrate(fitter, fitted)
         digests = {
             "train": picture_digests(self.split.train),
             "val": picture_digests(self.split.val),
@@ -230,17 +292,17 @@ class CategoryTrainer:
             place / "data.json",
             {"schema_version": artifacts.RUN_SCHEMA_VERSION} | digests,
         )
-        settings = category_settings(detector, name, thresholds, calibration)
-        predictor = torch_predictor(detector, name, settings, rules, device=self.device)
+        predictor = self._predictor(detector, thresholds, calibration)
         metrics, per_image, achieved = self._evaluate(predictor, detector.has_map)
         artifacts.write_jsonl(place / "per_image.jsonl", per_image)
-        counts = self._counts(rows)
+        counts = self._counts(fitted.calibrated_on)
         learned = training_fingerprint(self.split)
         tested = test_fingerprint(self.split)
         report: dict[str, Any] = {
             "detector": detector.name,
             "hyper_parameters": detector.hyper_parameters(),
             "counts": counts,
+            "learned_from": fitted.learned_from,
             "dataset_summary": dataset_summary(
                 train=counts["train_normals"],
                 calibration=counts["calibration"],
@@ -272,26 +334,42 @@ class CategoryTrainer:
         )
         return report
 
-    def _context(self, workspace: Path) -> FitContext:
+    def _context(self, states: Path, fit_clock: FitClock) -> FitContext:
+        def progress(step: str, done: int, total: int) -> None:
+            fit_clock.tick()
+            self._progress(step, done, total)
+
         return FitContext(
             generator=torch.Generator().manual_seed(self.config.seed),
             device=self.device,
-            workspace=workspace,
-            progress=self._progress,
+            workspace=states,
+            progress=progress,
             memory_budget=self.config.memory_budget_mb * 1024**2,
+            resume=True,  # a folder without states starts at the beginning
         )
 
     def _progress(self, step: str, done: int, total: int) -> None:
         self.progress(f"{self.split.category}: {step}", done, total)
 
+    def _scorer(self, detector: Detector) -> Predictor:
+        """Give what scores pictures as the finished model does; it has no threshold."""
+        none = fixed_thresholds(0.0, None, set_by="", set_at="")
+        return self._predictor(detector, *none)
+
+    def _predictor(
+        self, detector: Detector, thresholds: Thresholds, calibration: Calibration
+    ) -> Predictor:
+        name = self.split.category
+        settings = category_settings(detector, name, thresholds, calibration)
+        return torch_predictor(
+            detector, name, settings, input_rules(), device=self.device
+        )
+
     def _calibrate(
-        self,
-        fitter: CategoryFitter,
-        detector: Detector,
-        held_out: HeldOutScores | None,
-        rows: Sequence[ManifestRow],
+        self, fitter: CategoryFitter, fitted: Fitted
     ) -> tuple[Thresholds, Calibration]:
         chosen = self.config.calibration
+        held_out, rows = fitted.held_out, fitted.calibrated_on
         by, at = f"pyimgano train ({self.config.recipe})", self.clock()
         if chosen.method == "fixed":
             assert chosen.threshold is not None
@@ -302,7 +380,7 @@ class CategoryTrainer:
         if chosen.method != "best_f1":
             assert held_out is not None
             return calibrate(held_out, rule=chosen.rule, origin=origin)
-        scored = fitter.score(detector, self.labelled, "labelled_manifest")
+        scored = fitter.score(fitted.detector, self.labelled, "labelled_manifest")
         image, provenance, calibration = calibrating.best_f1(
             calibrating.LabelledScores(
                 scores=scored.image,
@@ -385,7 +463,9 @@ def category_settings(
         graph=(name,),
         thresholds=thresholds,
         calibration=calibration,
-        map_geometry=None if map_size is None else MapGeometry("stretch", map_size),
+        map_geometry=None
+        if map_size is None
+        else MapGeometry(detector.map_mode, map_size),
     )
 
 

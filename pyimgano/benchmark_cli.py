@@ -13,6 +13,7 @@ import click
 
 from .command_errors import EXIT_FAILED, exit_code_of
 from .finite_range import FiniteRange
+from .plugin_option_cli import takes_plugins
 
 FILE = click.Path(path_type=Path)
 
@@ -86,6 +87,13 @@ FILE = click.Path(path_type=Path)
 @click.option("--list-suites", is_flag=True, help="Print the shipped suites and stop.")
 @click.option("--resume", is_flag=True, help="Go on with a suite that was interrupted.")
 @click.option(
+    "--only",
+    multiple=True,
+    metavar="TEXT",
+    help="Of a suite, only the cells with this in their names, such as a model or a "
+    "data set; the others stay for a later --resume. May be repeated: any of them.",
+)
+@click.option(
     "--jobs", type=click.IntRange(1), help="Cells of a suite at a time. Default: 1."
 )
 @click.option(
@@ -128,6 +136,7 @@ FILE = click.Path(path_type=Path)
 @click.option("--output", type=FILE, help="Report folder to make.")
 @click.option("--force", is_flag=True, help="Replace an existing report folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@takes_plugins
 def benchmark(
     *,
     list_categories: bool,

@@ -10,6 +10,7 @@ from typing import Any, Final
 import click
 
 from .bundle_accept_cli import accept
+from .plugin_option_cli import takes_plugins
 
 BUNDLE: Final = click.Path(path_type=Path)
 
@@ -61,6 +62,7 @@ bundle.add_command(accept)
     help="Held-out pictures compared with torch.",
 )
 @click.option("--force", is_flag=True, help="Replace an existing bundle folder.")
+@takes_plugins
 def export(
     run_folder: Path,
     output: Path,
@@ -141,6 +143,7 @@ def export(
     help="Public key (PEM) of who must have signed.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@takes_plugins
 def verify(
     folder: Path,
     run_folder: Path | None,

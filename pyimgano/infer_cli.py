@@ -17,6 +17,7 @@ import click
 
 from .command_errors import EXIT_FAILED, exit_code_of
 from .finite_range import FiniteNumber
+from .plugin_option_cli import takes_plugins
 
 if TYPE_CHECKING:
     from .pipelines.infer_source import InferOptions
@@ -102,6 +103,7 @@ if TYPE_CHECKING:
 )
 @click.option("--force", is_flag=True, help="Replace what exists at the outputs.")
 @click.argument("inputs", nargs=-1, metavar="INPUT...")
+@takes_plugins
 def infer(
     inputs: tuple[str, ...],
     print_effective_config: bool,

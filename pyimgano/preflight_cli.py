@@ -10,6 +10,7 @@ import click
 
 from .command_errors import EXIT_REFUSED
 from .finite_range import FiniteRange
+from .plugin_option_cli import takes_plugins
 
 if TYPE_CHECKING:
     from .workbench.preflight import PreflightPlan
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 )
 @click.option("--force", is_flag=True, help="Replace an existing page.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@takes_plugins
 def preflight(
     *, html_path: Path | None, force: bool, as_json: bool, **options: Any
 ) -> int:

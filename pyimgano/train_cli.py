@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .command_errors import EXIT_REFUSED, exit_code_of
+from .plugin_option_cli import takes_plugins
 
 if TYPE_CHECKING:
     from .workbench.artifacts import Run
@@ -58,8 +59,18 @@ if TYPE_CHECKING:
     help="Also export the run as the bundle RUN/bundle, with the defaults of "
     '"pyimgano bundle export".',
 )
-@click.option("--force", is_flag=True, help="Replace an existing run folder.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with a training that was interrupted, if config and data are the same.",
+)
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Replace an existing run folder; begin an interrupted training anew.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@takes_plugins
 def train(
     config_path: Path,
     output: Path | None,
@@ -68,6 +79,7 @@ def train(
     preflight: bool,
     export_infer_config: bool,
     export_bundle: bool,
+    resume: bool,
     force: bool,
     as_json: bool,
 ) -> int:
@@ -88,10 +100,15 @@ def train(
     from .workbench.run_document import write_run_document
     from .workbench.runner import input_rules, load_splits
     from .workbench.runner import train as run_training
+    from .workbench.unfinished import UnfinishedRun
 
     exports = export_infer_config or export_bundle
     if dry_run and preflight:
         raise ConfigError("--dry-run, --preflight: give one of them")
+    if resume and force:
+        raise ConfigError(
+            "--resume, --force: one goes on, the other begins anew: give one"
+        )
     if exports and (dry_run or preflight):
         raise ConfigError(
             "--export-infer-config, --export-bundle: nothing is trained with --dry-run "
@@ -111,8 +128,15 @@ def train(
         click.echo(json.dumps(payload, indent=2, ensure_ascii=False))
         return EXIT_REFUSED if report.has_errors else 0
     folder = output or Path("runs") / config_path.stem
-    with TerminalProgress() as progress:
-        run = run_training(loaded, folder, force=force, progress=progress)
+    try:
+        with TerminalProgress() as progress:
+            run = run_training(
+                loaded, folder, force=force, resume=resume, progress=progress
+            )
+    except KeyboardInterrupt:
+        if UnfinishedRun.beside(folder.absolute()).can_be_resumed():
+            click.echo(f"{folder}: not finished; go on by --resume", err=True)
+        raise
     if as_json:
         click.echo(json.dumps(run.report, indent=2, ensure_ascii=False))
     else:

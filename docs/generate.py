@@ -34,7 +34,8 @@ from pyimgano_runtime.cli import main as runtime_main
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS))
 
-import preflight_examples  # noqa: E402 - found through the line above
+import detector_pages  # noqa: E402 - found through the line above
+import preflight_examples  # noqa: E402 - likewise
 
 RESOURCES = DOCS.parent / "pyimgano" / "resources"
 INFER_CONFIG_SCHEMA = RESOURCES / "infer_config.schema.json"
@@ -230,6 +231,11 @@ def blocks() -> dict[str, Callable[[], str]]:
         "report-keys": report_keys,
         "leaderboard-columns": lambda: ", ".join(f"`{name}`" for name in COLUMNS),
         "shipped-suites": shipped_suites_markdown,
+        "detector-capabilities": detector_pages.capabilities,
+        "detector-image-accuracy": detector_pages.image_accuracy,
+        "detector-pixel-accuracy": detector_pages.pixel_accuracy,
+        "detector-costs": detector_pages.costs,
+        "detector-machines": detector_pages.machines,
     }
     schema = json.loads(INFER_CONFIG_SCHEMA.read_text(encoding="utf-8"))
     for name, definition in schema["$defs"].items():
@@ -238,6 +244,7 @@ def blocks() -> dict[str, Callable[[], str]]:
     for name in DETECTORS:
         cls = detector_class(name)
         table[f"options-{name}"] = lambda cls=cls: detector_markdown(cls)
+        table[f"numbers-{name}"] = lambda name=name: detector_pages.page_numbers(name)
     return table
 
 
@@ -252,6 +259,8 @@ def generated_files() -> dict[Path, str]:
     pattern = re.compile(r"(<!-- generated: (\S+) -->)\n.*?(<!-- end -->)", re.DOTALL)
     for page in sorted(DOCS.rglob("*.md")):
         text = page.read_text(encoding="utf-8")
+        numbers = f"<!-- generated: numbers-{page.stem} -->\n<!-- end -->"
+        text = text.replace(detector_pages.PLACEHOLDER, numbers)
         if "<!-- generated:" in text:
             files[page] = pattern.sub(fill, text)
     schema = config_schema()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Final
 
 import click
 
-from pyimgano_runtime.errors import ExportError, PyimganoError
+from pyimgano_runtime.errors import ExportError, PluginError, PyimganoError
 
 EXIT_FAILED: Final = 1
 EXIT_REFUSED: Final = 2
@@ -35,6 +36,11 @@ def exit_code_of(
     except (click.Abort, KeyboardInterrupt):
         print(f"{program}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except PluginError as error:
+        # Not our code, and its author needs the place.
+        traceback.print_exception(error.__cause__, file=sys.stderr)
+        print(f"{program}: {error}", file=sys.stderr)
+        return EXIT_FAILED
     except PyimganoError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return EXIT_FAILED if isinstance(error, ExportError) else EXIT_REFUSED

@@ -22,9 +22,39 @@ settings.load_profile("tests")
 
 # Small enough to fit in a second, large enough for every tap of the backbones.
 SMALL_OPTIONS: dict[str, dict[str, Any]] = {
+    "anomaly_dino": {
+        "backbone": "dino_vit_tiny",
+        "image_size": [70, 70],
+        "bank_size": 100,
+    },
+    "dfm": {"image_size": [64, 64]},
+    "knn": {"image_size": [64, 64]},
+    "ensemble": {
+        "members": {
+            "bank": {
+                "name": "patchcore",
+                "preset": "fast",
+                "options": {"image_size": [64, 64], "bank_size": 100},
+            },
+            "position": {"name": "padim", "options": {"image_size": [64, 64]}},
+            "pixels": {"name": "pixel_stats", "options": {"image_size": [48, 48]}},
+        }
+    },
     "padim": {"image_size": [64, 64]},
-    "patchcore": {"image_size": [64, 64], "bank_size": 100},
+    "patchcore": {
+        "backbone": "efficientnet_lite0",
+        "image_size": [64, 64],
+        "bank_size": 100,
+    },
     "pixel_stats": {"image_size": [64, 64]},
+    "reverse_distillation": {
+        "image_size": [64, 64],
+        "width": 16,
+        "code": 8,
+        "steps": 60,
+    },
+    "stfpm": {"image_size": [64, 64], "steps": 120, "learning_rate": 3e-3},
+    "supersimplenet": {"image_size": [64, 64], "steps": 60, "hidden": 32},
 }
 
 
@@ -86,7 +116,7 @@ def config_payload(manifest: Path, detector: str = "pixel_stats") -> dict[str, A
     return {
         "device": "cpu",
         "dataset": {"manifest_path": str(manifest)},
-        "model": {"name": detector, "options": dict(SMALL_OPTIONS[detector])},
+        "model": {"name": detector, "options": dict(SMALL_OPTIONS.get(detector, {}))},
         "evaluation": {"bootstrap_resamples": 0},
     }
 

@@ -319,7 +319,7 @@ def _is_cell_of(process: Path, output: Path) -> bool:
         files = [fd.readlink() for fd in (process / "fd").iterdir()]
     except OSError:
         return False
-    return b"suite_cell" in command and any(str(output) in file for file in files)
+    return b"suite_cell" in command and any(str(output) in str(file) for file in files)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="limits of a process are POSIX")
@@ -432,3 +432,31 @@ def test_an_unknown_suite_names_the_shipped_ones(run_cli: Run, tmp_path: Path) -
     done = run_cli("benchmark", "--suite", "mvtek", "--output", tmp_path / "out")
     assert done.code == 2
     assert 'did you mean "mvtec"?' in done.stderr
+
+
+def test_only_some_cells_are_run_and_the_others_stay_for_later(
+    run_cli: Run, two_parts: Exported, tmp_path: Path
+) -> None:
+    models = [small(32, label="small"), small(48, label="large")]
+    suite = write_suite(tmp_path / "suite.json", two_parts.manifest, models)
+    output = tmp_path / "out"
+    command = ("benchmark", "--suite", suite, "--output", output, *QUICK)
+    done = run_cli(*command, "--only", "bracket-small")
+    assert done.code == 0, done.stderr
+    assert len(board(output)) == 2  # engines
+    assert json.loads((output / "report.json").read_text())["state"] == "incomplete"
+    done = run_cli(*command, "--resume", "--only", "small", "--only", "bracket-large")
+    assert "1 of 4 cells are finished already" in done.stderr
+    assert {row["model"] for row in board(output)} == {"small", "large"}
+    assert len(board(output)) == 2 * 3
+
+
+def test_only_of_nothing_is_refused_naming_models_and_data(
+    run_cli: Run, two_parts: Exported, tmp_path: Path
+) -> None:
+    suite = write_suite(tmp_path / "suite.json", two_parts.manifest, [small(32)])
+    command = ("benchmark", "--suite", suite, "--output", tmp_path / "out")
+    refused = run_cli(*command, "--only", "padim")
+    assert refused.code == 2
+    assert "its models: pixel_stats; its data sets: " in refused.stderr
+    assert not (tmp_path / "out").exists()

@@ -6,8 +6,6 @@ import re
 import runpy
 from pathlib import Path
 
-from pyimgano.detectors import DETECTORS
-
 ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
@@ -16,13 +14,6 @@ def test_generated_blocks_are_up_to_date() -> None:
     files = runpy.run_path(str(ROOT / "docs" / "generate.py"))["generated_files"]()
     stale = [p.name for p, text in files.items() if p.read_text("utf-8") != text]
     assert not stale, "run: python docs/generate.py"
-
-
-def test_every_detector_has_a_page_that_the_index_names() -> None:
-    index = (ROOT / "docs" / "index.md").read_text("utf-8")
-    for name in DETECTORS:
-        assert (ROOT / "docs" / "detectors" / f"{name}.md").is_file()
-        assert f"detectors/{name}.md" in index
 
 
 def test_links_between_pages_lead_somewhere() -> None:

@@ -388,7 +388,7 @@ def test_the_effective_config_of_a_fit_is_known_before_the_fit(
         *("--model", "patchcore", "--train-dir", good, "--preset", "fast"),
         *("--model-kwargs", '{"sigma_px": 2}'),
     )
-    assert printed["model"]["options"]["bank_size"] == 1000
+    assert printed["model"]["options"]["image_size"] == [256, 256]
     assert printed["model"]["options"]["sigma_px"] == 2
     assert printed["thresholds"] is None
     assert printed["origins"]["model.options.bank_size"] == "flag"  # by --preset

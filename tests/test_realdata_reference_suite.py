@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from chromium import measured, opened
-from pyimgano.detectors import DETECTORS
 
 pytestmark = pytest.mark.realdata
 
 SETS = ("mvtec_screw", "magnetic_tile", "elpv_mono", "cookies", "sdu_composite")
+MODELS = ("patchcore", "padim", "pixel_stats")
 # Small pictures and banks: this is about the suite, docs/benchmarks.md has the numbers.
 SMALL = {"patchcore": {"bank_size": 200}}
 QUICK = ("--no-pixel-metrics", "--no-process-costs")
@@ -33,7 +33,7 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reference")
     models = [
         {"name": name, "options": {"image_size": [128, 128]} | SMALL.get(name, {})}
-        for name in DETECTORS
+        for name in MODELS
     ]
     datasets = [
         {"dataset": "manifest", "manifest_path": f"{name}/manifest.jsonl"}
@@ -66,7 +66,7 @@ def test_every_cell_has_both_engines_and_no_label_flips(suite: Path) -> None:
     assert found == {
         (name, model, engine)
         for name in SETS
-        for model in DETECTORS
+        for model in MODELS
         for engine in ("torch", "onnx")
     }
     assert len(rows) == len(found)
@@ -78,7 +78,7 @@ def test_every_cell_has_both_engines_and_no_label_flips(suite: Path) -> None:
 def test_its_page_opens_in_a_browser(suite: Path, tmp_path: Path, width: int) -> None:
     page = suite / "leaderboard.html"
     document, log = opened(page, tmp_path, width=width)
-    n_rows = 2 * len(SETS) * len(DETECTORS)
+    n_rows = 2 * len(SETS) * len(MODELS)
     assert f"{n_rows} of {n_rows} rows" in document  # the script ran to its end
     assert "CONSOLE" not in log
     assert "http://" not in page.read_text("utf-8").replace("http://www.w3.org/", "")

@@ -1,4 +1,4 @@
-"""Progress is for people: silent where stderr is no terminal."""
+"""Progress is for people: bars in a terminal, else a plain line now and then."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from pyimgano.terminal_progress import TerminalProgress
 
 
-def test_nothing_is_printed_without_a_terminal(
+def test_short_work_prints_nothing_without_a_terminal(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with TerminalProgress() as progress:
@@ -42,3 +42,45 @@ def test_an_error_inside_ends_the_bars_and_goes_on(
     with pytest.raises(KeyError):
         fail()
     assert capsys.readouterr().err == ""
+
+
+def test_a_log_gets_a_line_now_and_then_with_loss_and_remaining_time(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    now = 0.0
+    with TerminalProgress(clock=lambda: now) as progress:
+        for done in range(61):
+            progress(f"bracket: training, loss {1 / (done + 1):.3f}", done, 200)
+            now += 1.0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "bracket: training, loss 0.032: 30 of 200, about 2 min 50 s left",
+        "bracket: training, loss 0.016: 60 of 200, about 2 min 20 s left",
+    ]
+
+
+def test_a_resumed_step_is_judged_by_what_it_did_since(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    now = 0.0
+    with TerminalProgress(clock=lambda: now) as progress:
+        progress("training", 1000, 1100)
+        now = 40.0
+        progress("training", 1020, 1100)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "training: 1020 of 1100, about 2 min 40 s left"
+
+
+def test_work_that_begins_again_is_judged_anew(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    now = 0.0
+    with TerminalProgress(clock=lambda: now) as progress:
+        progress("folds", 0, 4)
+        now = 29.0
+        progress("folds", 4, 4)
+        progress("folds", 0, 4)
+        now = 35.0
+        progress("folds", 2, 4)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "folds: 2 of 4, about 6 s left"

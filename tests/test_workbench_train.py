@@ -24,7 +24,7 @@ from pyimgano.datasets.images import read_ahead, read_mask
 from pyimgano.datasets.manifest import read_manifest
 from pyimgano.datasets.rows import ManifestRow
 from pyimgano.datasets.splits import folds
-from pyimgano.detectors import create_detector, load_detector
+from pyimgano.detectors import create_detector, detector_class, load_detector
 from pyimgano.detectors.interface import FitContext
 from pyimgano.workbench.artifacts import open_run
 from pyimgano.workbench.runner import input_rules
@@ -106,7 +106,8 @@ def test_the_report_has_every_key(
     assert report["counts"] == {
         "train_normals": 20,
         "train_defects": 0,
-        "calibration": 20,
+        # What trains by gradient holds a fifth out; the others score out of fold.
+        "calibration": 4 if detector_class(name).trains else 20,
         "test_normals": 6,
         "test_anomalies": 6,
     }

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from pyimgano.backbones.dino_vit import VARIANTS as DINO_VITS
+from pyimgano.backbones.dino_vit import DinoViT
 from pyimgano.backbones.efficientnet_lite import EfficientNetLite
 from pyimgano.backbones.interface import (
     Backbone,
@@ -33,6 +35,7 @@ _BACKBONES: Final[dict[str, type[Backbone]]] = {
     "efficientnet_lite0": EfficientNetLite,
     "efficientnet_lite1": EfficientNetLite,
     "efficientnet_lite2": EfficientNetLite,
+    **dict.fromkeys(DINO_VITS, DinoViT),
 }
 _TIMM_PREFIX: Final = "timm:"
 

@@ -15,28 +15,51 @@ from pyimgano_runtime._reader import Fields, closest, parse_json
 from pyimgano_runtime.atomic import write_bytes
 from pyimgano_runtime.errors import ConfigError, raise_all
 
+from .plugins import (
+    HOW_TO_LOAD,
+    home_of,
+    load_hint,
+    plugin_call,
+    plugin_class,
+    plugin_names,
+)
+
 CHECKPOINT_FORMAT: Final = "pyimgano.detector.1"
 # safetensors writes several metadata keys in random order; one keeps bytes repeatable.
 METADATA_KEY: Final = "pyimgano"
 
 DETECTORS: Final[dict[str, str]] = {
+    "anomaly_dino": "pyimgano.detectors.anomaly_dino:AnomalyDino",
+    "dfm": "pyimgano.detectors.dfm:Dfm",
+    "knn": "pyimgano.detectors.knn:Knn",
+    "ensemble": "pyimgano.detectors.ensemble:Ensemble",
     "padim": "pyimgano.detectors.padim:PaDiM",
     "patchcore": "pyimgano.detectors.patchcore:PatchCore",
     "pixel_stats": "pyimgano.detectors.pixel_stats:PixelStats",
+    "reverse_distillation": (
+        "pyimgano.detectors.reverse_distillation:ReverseDistillation"
+    ),
+    "stfpm": "pyimgano.detectors.stfpm:STFPM",
+    "supersimplenet": "pyimgano.detectors.supersimplenet:SuperSimpleNet",
 }
 
 
 def detector_class(name: str, where: str = "detector") -> Any:
-    """Give the class of a registered detector.
+    """Give the class of a registered detector, ours or a plug-in's.
 
     Raises:
-        ConfigError: unknown name; lists the known ones and the closest.
+        ConfigError: unknown name; lists the known ones and the closest. Or a plug-in
+            that is broken, or whose name is taken.
     """
+    plugin = plugin_class(name, where)
+    if plugin is not None:
+        return plugin
     home = DETECTORS.get(name)
     if home is None:
+        known = sorted({*DETECTORS, *plugin_names()})
         raise ConfigError(
-            f'{where}: no detector "{name}" ({closest(name, DETECTORS)}); '
-            f"known: {', '.join(sorted(DETECTORS))}"
+            f'{where}: no detector "{name}" ({closest(name, known)}); '
+            f"known: {', '.join(known)}; {HOW_TO_LOAD}"
         )
     module, _, attribute = home.partition(":")
     return getattr(import_module(module), attribute)
@@ -52,7 +75,8 @@ def create_detector(
     """
     cls = detector_class(name)
     config = detector_config(cls, options or {}, "detector options", preset=preset)
-    return cls.from_config(config)
+    with plugin_call(cls, "making it"):
+        return cls.from_config(config)
 
 
 def detector_config(
@@ -100,16 +124,22 @@ def save_detector(detector: Any, path: Path) -> None:
     """
     from safetensors.torch import save
 
-    backbone = detector.backbone
-    weights = dataclasses.asdict(backbone.weights) if backbone is not None else None
+    # One object for one backbone, as always; a list for an ensemble's several.
+    infos = [dataclasses.asdict(b.weights) for b in detector.used_backbones()]
+    weights = infos[0] if len(infos) == 1 else infos or None
     facts = {
         "format": CHECKPOINT_FORMAT,
         "detector": detector.name,
         "config": detector.hyper_parameters(),
         "weights": weights,
     }
+    home = home_of(detector.name)
+    if home is not None:
+        facts["plugin"] = home  # named in messages, never imported
     tensors = {
-        k: v.detach().cpu().contiguous() for k, v in detector.state_dict().items()
+        # A clone: the members of an ensemble may share a backbone's tensors.
+        k: v.detach().cpu().contiguous().clone()
+        for k, v in detector.state_dict().items()
     }
     write_bytes(path, save(tensors, {METADATA_KEY: json.dumps(facts, sort_keys=True)}))
 
@@ -163,16 +193,26 @@ def load_detector(path: Path, *, sha256: str | None = None) -> Any:
     fields.raw("format")
     name = fields.text("detector")
     options, weights = fields.raw("config"), fields.raw("weights")
+    hint = load_hint(fields.raw("plugin") if fields.has("plugin") else None)
     fields.finish()
     raise_all(problems)
-    cls = detector_class(name, str(path))
     try:
-        detector = cls.from_state(detector_config(cls, options, str(path)), tensors)
-        if weights is not None:
-            detector.backbone.weights = WeightsInfo(**weights)
-        return detector
-    except (RuntimeError, AttributeError, TypeError) as cause:
-        raise ConfigError(f"{path}: its tensors do not fit {name} ({cause})") from cause
+        cls = detector_class(name, str(path))
+    except ConfigError as error:
+        raise ConfigError(f"{error}{hint}") from error
+    with plugin_call(cls, f"rebuilding it from {path}"):
+        try:
+            detector = cls.from_state(detector_config(cls, options, str(path)), tensors)
+            infos = (
+                weights if isinstance(weights, list) else [weights] if weights else []
+            )
+            for backbone, info in zip(detector.used_backbones(), infos, strict=True):
+                backbone.weights = WeightsInfo(**info)
+            return detector
+        except (RuntimeError, AttributeError, TypeError, ValueError) as cause:
+            raise ConfigError(
+                f"{path}: its tensors do not fit {name} ({cause})"
+            ) from cause
 
 
 def _read_checkpoint(path: Path) -> bytes:

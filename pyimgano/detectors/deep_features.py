@@ -7,6 +7,7 @@ neighbourhood, are brought to the finest tap's grid and stacked.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import torch
@@ -51,6 +52,10 @@ class DeepFeatures(nn.Module):
             for level in levels
         ]
         return torch.cat(on_grid, dim=1)  # (N, C, h, w)
+
+    def key(self, backbone: Backbone) -> Hashable:
+        """Give what makes the features of two instances equal."""
+        return (id(backbone), self.pixels.image_size, self.pixels.geometry)
 
     @torch.no_grad()
     def shape_of(self, backbone: Backbone) -> tuple[int, int, int]:

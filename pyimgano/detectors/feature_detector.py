@@ -6,6 +6,7 @@ fitted on them (`FeatureSet.subset`), and `forward` is the two halves in a row.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Self
 
 from torch import Tensor
@@ -20,6 +21,13 @@ class FeatureDetector(Detector):
     def features(self, images_u8: Tensor) -> Tensor:
         """Give (N, C, h, w) float32 features of (N, H, W, 3) uint8 images."""
         raise NotImplementedError
+
+    def features_key(self) -> Hashable | None:
+        """Give what makes two detectors' features equal; None: never equal.
+
+        An ensemble computes equal features once.
+        """
+        return None
 
     def score_features(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
         """Give score (N,) and map (N, map_h, map_w) of (N, C, h, w) features."""

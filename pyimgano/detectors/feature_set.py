@@ -70,6 +70,11 @@ class FeatureSet:
         """Give a view of some images, by position; nothing is copied."""
         return FeatureSet(self._values, self._indices[np.asarray(indices, np.int64)])
 
+    def columns(self, start: int, end: int, shape: tuple[int, int, int]) -> FeatureSet:
+        """Give a part of each image's features, as (C, h, w); nothing is copied."""
+        flat = self._values.reshape(len(self._values), -1)[:, start:end]
+        return FeatureSet(flat.reshape(len(flat), *shape), self._indices)
+
     def image(self, index: int) -> Tensor:
         """Give the features (C, h, w) of one image."""
         return torch.from_numpy(np.array(self._values[self._indices[index]]))

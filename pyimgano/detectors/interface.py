@@ -92,6 +92,11 @@ class Detector(nn.Module):
         """Describe, for infer_config.json, what the graph does after scoring."""
         return []
 
+    @property
+    def map_mode(self) -> str:
+        """How the map lies on the picture: the config's `geometry`, else "stretch"."""
+        return str(getattr(self.config, "geometry", "stretch"))
+
     def map_size(self) -> tuple[int, int] | None:
         """(height, width) of the map, None where there is no map."""
         raise NotImplementedError
@@ -99,23 +104,43 @@ class Detector(nn.Module):
     @classmethod
     def from_config(cls, config: Any) -> Self:
         """Give an unfitted detector, its backbone with pretrained weights."""
-        return cls(config, backbone=_backbone_of(cls, config, pretrained=True))
+        return cls.unfitted(config, pretrained=True, shared={})
+
+    @classmethod
+    def unfitted(
+        cls, config: Any, *, pretrained: bool, shared: dict[Any, Backbone]
+    ) -> Self:
+        """Give an unfitted detector.
+
+        Args:
+            pretrained: False leaves the backbone's weights random, for a checkpoint.
+            shared: backbones made so far, by what makes them equal; grows.
+        """
+        return cls(config, backbone=_backbone_of(cls, config, pretrained, shared))
 
     @classmethod
     def from_state(cls, config: Any, tensors: Mapping[str, Tensor]) -> Self:
         """Rebuild a fitted detector; the shapes of its state come from `tensors`."""
-        detector = cls(config, backbone=_backbone_of(cls, config, pretrained=False))
+        detector = cls.unfitted(config, pretrained=False, shared={})
+        detector.take_state(tensors)
+        return detector.eval()
+
+    def take_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take every parameter and buffer; buffers get the shapes of `tensors`."""
         for key, tensor in tensors.items():
             *path, leaf = key.split(".")
-            owner = detector.get_submodule(".".join(path))
+            owner = self.get_submodule(".".join(path))
             if leaf in owner._buffers:
                 owner._buffers[leaf] = torch.empty_like(tensor)
-        detector.load_state_dict(dict(tensors), strict=True)
-        return detector.eval()
+        self.load_state_dict(dict(tensors), strict=True)
 
     def blank(self) -> Self:
         """Give an unfitted twin that shares the backbone, for out-of-fold fits."""
         return type(self)(self.config, backbone=self.backbone)
+
+    def used_backbones(self) -> list[Backbone]:
+        """Give the backbones whose published weights are part of the detector."""
+        return [] if self.backbone is None else [self.backbone]
 
     def hyper_parameters(self) -> dict[str, Any]:
         """Give the hyper-parameters as JSON values.
@@ -129,12 +154,15 @@ class Detector(nn.Module):
 
 
 def _backbone_of(
-    cls: type[Detector], config: Any, *, pretrained: bool
+    cls: type[Detector], config: Any, pretrained: bool, shared: dict[Any, Backbone]
 ) -> Backbone | None:
     if not cls.needs_weights:
         return None
     # A checkpoint holds the weights: the file is needed for a new detector only.
     file = Path(config.weights_file) if pretrained and config.weights_file else None
-    return create_backbone(
-        config.backbone, taps=config.taps, weights_file=file, pretrained=pretrained
-    )
+    equal = (config.backbone, tuple(config.taps), file)
+    if equal not in shared:
+        shared[equal] = create_backbone(
+            config.backbone, taps=config.taps, weights_file=file, pretrained=pretrained
+        )
+    return shared[equal]

@@ -9,7 +9,7 @@ is dropped at random (paper, section III-D) for that reason.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -39,7 +39,7 @@ class PaDiMConfig:
         (256, 256), "model size [height, width] in pixels", low=32, high=4096
     )
     geometry: str = option(
-        "stretch",
+        "letterbox",
         '"stretch": both axes scaled on their own; "letterbox": aspect ratio kept, the '
         "rest of the model's picture filled with the mean colour",
         choices=("stretch", "letterbox"),
@@ -93,6 +93,10 @@ class PaDiM(FeatureDetector):
         """Give (N, C, h, w) features on the finest tap's grid."""
         features: Tensor = self.deep_features(images_u8, self.backbone)
         return features
+
+    def features_key(self) -> Hashable:
+        """See `FeatureDetector.features_key`."""
+        return self.deep_features.key(self.backbone)
 
     @torch.no_grad()
     def fit_features(self, features: FeatureSet, *, context: FitContext) -> Self:

@@ -37,7 +37,7 @@ class PixelStatsConfig:
         (128, 128), "model size [height, width] in pixels", low=16, high=4096
     )
     geometry: str = option(
-        "stretch",
+        "letterbox",
         '"stretch": both axes scaled on their own; "letterbox": aspect ratio kept, the '
         "rest of the model's picture filled with the mean colour",
         choices=("stretch", "letterbox"),

@@ -84,6 +84,7 @@ def run_command(
                 command=command,
             ),
             output,
+            only=options.only,
             resume=options.resume,
             force=force,
             progress=progress,

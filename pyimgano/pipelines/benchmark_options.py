@@ -34,6 +34,7 @@ class BenchmarkOptions:
     suite: str | None
     suite_root: Path | None
     resume: bool
+    only: tuple[str, ...]
     jobs: int | None
     compare: str
     threads: int | None
@@ -94,10 +95,11 @@ def refuse_contradictions(options: BenchmarkOptions, *, force: bool) -> None:
         "--bundle": options.bundle_folder,
         "--suite-root": options.suite_root,
         "--resume": options.resume or None,
+        "--only": options.only or None,
         "--jobs": options.jobs,
     }
     present = {name for name, value in given.items() if value is not None}
-    of_suite = {"--suite-root", "--resume", "--jobs"}
+    of_suite = {"--suite-root", "--resume", "--only", "--jobs"}
     if options.suite is not None:
         useless, cause = present - of_suite, "with --suite, whose file says it"
         missing: list[str] = []

@@ -244,10 +244,17 @@ def _config(plan: DemoPlan) -> dict[str, Any]:
         "seed": plan.seed,
         "device": "cpu",  # the same numbers on every machine, GPU or not
         "dataset": {"manifest_path": "data/manifest.jsonl"},
-        "model": {"name": plan.model, "options": dict(plan.options)},
+        "model": _model(plan),
         "calibration": {"target_false_alarm_rate": plan.false_alarm_rate},
         "evaluation": {},
     }
+
+
+def _model(plan: DemoPlan) -> dict[str, Any]:
+    model = {"name": plan.model, "options": dict(plan.options)}
+    if plan.model == "patchcore" and not plan.options:
+        model["preset"] = "fast"  # a third of the time, and plain parts
+    return model
 
 
 def _preflight(loaded: LoadedConfig, progress: Progress) -> str:

@@ -47,7 +47,10 @@ def measure_process(source: EngineSource, images: Sequence[Path]) -> dict[str, A
     All are None where the process failed, and `reason` says why: what the pictures
     said is worth no less for it.
     """
+    from ..detectors.plugins import loaded_homes
+
     order = {
+        "plugins": loaded_homes() if source.run is not None else [],
         "engine": source.engine,
         "category": source.category,
         "threads": source.threads,
@@ -122,11 +125,13 @@ def _open_torch(order: dict[str, Any]) -> Any:
 
     from pyimgano_runtime.bundle import open_bundle
 
+    from ..detectors.plugins import load_plugins
     from ..inference.torch_predictor import torch_predictor
     from ..workbench.artifacts import open_run
     from ..workbench.trained import load_trained
 
     torch.set_num_threads(order["threads"])
+    load_plugins(order["plugins"])
 
     def open_engine() -> Predictor:
         config = open_bundle(order["bundle"]).config

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from pyimgano_runtime._reader import closest, parse_json
+from pyimgano_runtime._reader import parse_json
 from pyimgano_runtime._version import __version__
 from pyimgano_runtime.calibration import fixed_thresholds
 from pyimgano_runtime.errors import ConfigError, raise_all
@@ -34,7 +34,6 @@ from ..datasets.images import inspect_pictures
 from ..datasets.rows import ManifestRow
 from ..datasets.splits import CategorySplit
 from ..detectors import (
-    DETECTORS,
     checkpoint_sha256,
     detector_class,
     load_detector,
@@ -308,12 +307,7 @@ def training_config(options: InferOptions) -> WorkbenchConfig:
     Raises:
         ConfigError: unknown detector, preset or hyper-parameter.
     """
-    if options.model not in DETECTORS:
-        raise ConfigError(
-            f'--model: no detector "{options.model}" '
-            f"({closest(str(options.model), DETECTORS)}); "
-            f"known: {', '.join(sorted(DETECTORS))}"
-        )
+    detector_class(str(options.model), "--model")
     payload: dict[str, Any] = {
         "model": {
             "name": options.model,

@@ -19,8 +19,10 @@ from typing import Any
 
 from pyimgano_runtime._reader import read_json
 from pyimgano_runtime.atomic import only_writer
+from pyimgano_runtime.errors import ConfigError
 
 from ..detectors.interface import Progress
+from ..detectors.plugins import loaded_homes
 from ..reporting.leaderboard import Cell, FailedCell, write_leaderboard
 from ..source_date import timestamp
 from ..workbench.artifacts import environment, write_json
@@ -49,15 +51,20 @@ def run_suite(
     force: bool,
     progress: Progress,
     say: Say,
+    only: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Run the cells that are missing and write the leaderboards.
 
+    Args:
+        only: run those whose id holds one of these; empty: all.
+
     Raises:
-        ConfigError: the output exists and is neither resumed nor replaced, or is that
-            of another suite, or another process writes to it.
+        ConfigError: `only` fits no cell; the output exists and is neither resumed nor
+            replaced, or is that of another suite, or another process writes to it.
     """
     output = output.absolute()
     cells = plan_cells(suite)
+    wanted = _wanted(cells, only)
     needed = [path for d in suite.datasets for path in d.source.needed]
     needed += [Path(suite.path)] if Path(suite.path).is_file() else []
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -67,20 +74,34 @@ def run_suite(
         options = replace(options, threads=found["threads"])
         for line in discard_unusable(output, cells, found):
             say(line)
-        missing = [cell for cell in cells if not is_finished(output, cell)]
-        done = len(cells) - len(missing)
+        done = sum(is_finished(output, cell) for cell in cells)
+        missing = [cell for cell in wanted if not is_finished(output, cell)]
         if done:
             say(f"{done} of {len(cells)} cells are finished already")
         complete = False
         failures: dict[str, dict[str, str]] = {}
         try:
-            _run_cells(missing, options, output, len(cells), failures, progress, say)
+            planned = done + len(missing)
+            _run_cells(missing, options, output, planned, failures, progress, say)
             complete = True
         finally:  # a full disk or Ctrl-C: what is finished is shown
             report = _write_results(
                 output, suite, options, cells, failures, compared=complete
             )
     return report
+
+
+def _wanted(cells: Sequence[PlannedCell], only: Sequence[str]) -> list[PlannedCell]:
+    """Give the cells whose id holds one of the texts; all where there are none."""
+    unknown = [text for text in only if not any(text in cell.id for cell in cells)]
+    if unknown:
+        models = ", ".join(dict.fromkeys(cell.model.label for cell in cells))
+        sets = ", ".join(dict.fromkeys(cell.dataset.name for cell in cells))
+        raise ConfigError(
+            f"--only {unknown[0]}: no cell of the suite has this in its name; its "
+            f"models: {models}; its data sets: {sets}"
+        )
+    return [cell for cell in cells if not only or any(text in cell.id for text in only)]
 
 
 def _run_cells(
@@ -143,6 +164,7 @@ def _run_cell(
         "threads": options.threads,
         "options": asdict(options.measure) | {"seed": cell.seed},
         "robustness_images": options.robustness_images,
+        "plugins": loaded_homes(),
         "output": str(output / "cells" / cell.id),
     }
     try:

@@ -17,6 +17,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from ..detectors.plugins import load_plugins
 from ..workbench.config import LoadedConfig, parse_config
 from .cell_process import DISK_FULL, end_group
 from .compare_engines import MeasureOptions
@@ -43,6 +44,7 @@ def main() -> None:
 
 def _run(order: dict[str, Any]) -> None:
     where = order["where"]
+    load_plugins(order["plugins"])
     config = parse_config(order["config"], where)
     loaded = LoadedConfig(config, Path(where).absolute())
     request = BenchmarkRequest(

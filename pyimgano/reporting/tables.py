@@ -59,6 +59,10 @@ def print_run(report: dict[str, Any], folder: Path) -> None:
         )
     console.print(table)
     for name, category in report["categories"].items():
+        learned = category.get("learned_from", {})  # runs of before have none
+        if learned.get("copies") or learned.get("tuning") or learned.get("defects"):
+            text = f"{name}: learned from {learned['in_words']}"
+            console.print(text, highlight=False)
         for warning in category["warnings"]:
             console.print(f"warning: {name}: {warning}", highlight=False)
         for key, reason in category["reasons"].items():

@@ -1,11 +1,12 @@
-"""A detector of your own: colours that no good part has, whatever the part's pose.
+"""A detector of your own: places with more, or fewer, edges than good parts have.
 
-pyimgano train --plugin plugin_detector:ColourRange --config config.json
+pyimgano train --plugin plugin_detector:EdgeDensity --config config.json
 """
 
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from pyimgano.detectors.feature_detector import FeatureDetector
 from pyimgano.detectors.layers import MapOutput, PixelInput
@@ -13,39 +14,42 @@ from pyimgano.option_fields import option
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ColourRangeConfig:
+class EdgeDensityConfig:
     image_size: tuple[int, int] = option((128, 128), "model size, pixels", low=16)
-    sigma_px: float = option(2.0, "Gaussian smoothing of the map", low=0.0, high=64.0)
+    cell_px: int = option(8, "side of a place, in model pixels", low=1, high=16)
+    sigma_px: float = option(4.0, "Gaussian smoothing of the map", low=0.0, high=64.0)
 
 
-class ColourRange(FeatureDetector):
-    """Distance of each spot's colour from those of good parts, in deviations."""
+class EdgeDensity(FeatureDetector):
+    """Deviation of each place's edge strength from that of good parts, in any pose."""
 
-    name = "colour_range"
-    Config = ColourRangeConfig
+    name = "edge_density"
+    Config = EdgeDensityConfig
 
     def __init__(self, config, *, backbone=None):
         super().__init__(config, backbone=backbone)
         self.pixels = PixelInput(config.image_size)  # resize: (N, 3, H, W) grey levels
         self.map_output = MapOutput(config.image_size, config.sigma_px)
-        self.register_buffer("mean", torch.zeros(3))
-        self.register_buffer("whitening", torch.eye(3))
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("deviation", torch.ones(()))
 
     def features(self, images_u8):
-        return torch.nn.functional.avg_pool2d(self.pixels(images_u8), 4)
+        grey = self.pixels(images_u8).mean(dim=1, keepdim=True)
+        padded = F.pad(grey, (1, 1, 1, 1), mode="replicate")
+        across = padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]
+        down = padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]
+        edges = (across.square() + down.square() + 1e-6).sqrt()
+        return F.avg_pool2d(edges, self.config.cell_px)  # (N, 1, h, w) grey levels
 
     def fit_features(self, features, *, context):
-        batches = [batch.movedim(1, 3).reshape(-1, 3) for batch in features.batches()]
-        colours = torch.cat(batches).double()  # one row per spot of 4 x 4 pixels
-        covariance = colours.T.cov() + torch.eye(3)  # 1: a grey level of sensor noise
-        whitening = torch.linalg.inv(torch.linalg.cholesky(covariance)).T
-        self.mean = colours.mean(dim=0).float().to(context.device)
-        self.whitening = whitening.float().contiguous().to(context.device)
-        return self
+        density = torch.cat([batch.double().flatten() for batch in features.batches()])
+        self.mean = density.mean().float().to(context.device)
+        self.deviation = (density.var() + 1).sqrt().float().to(context.device)
+        return self  # 1: a grey level of sensor noise
 
     def score_features(self, features):
-        white = (features.movedim(1, 3) - self.mean) @ self.whitening  # (N, h, w, 3)
-        anomaly_map = self.map_output(white.square().sum(dim=3).add(1e-12).sqrt())
+        strength = ((features - self.mean) / self.deviation).abs().squeeze(1)
+        anomaly_map = self.map_output(strength)
         return anomaly_map.amax(dim=(1, 2)), anomaly_map  # (N,), (N, H, W)
 
     def preprocess_steps(self):

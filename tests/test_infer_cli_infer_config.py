@@ -391,7 +391,7 @@ def test_the_effective_config_of_a_fit_is_known_before_the_fit(
     assert printed["model"]["options"]["image_size"] == [256, 256]
     assert printed["model"]["options"]["sigma_px"] == 2
     assert printed["thresholds"] is None
-    assert printed["origins"]["model.options.bank_size"] == "flag"  # by --preset
+    assert printed["origins"]["model.options.image_size"] == "flag"  # by --preset
     assert printed["origins"]["model.options.sigma_px"] == "flag"
     assert printed["origins"]["model.options.neighbours"] == "default"
 

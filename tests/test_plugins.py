@@ -22,12 +22,12 @@ from pyimgano_runtime.errors import ConfigError
 Run = Callable[..., CommandResult]
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
-EXAMPLE = "plugin_detector:ColourRange"
-MODEL = {"name": "colour_range", "options": {"image_size": [64, 64]}}
+EXAMPLE = "plugin_detector:EdgeDensity"
+MODEL = {"name": "edge_density", "options": {"image_size": [64, 64]}}
 GOOD = """
-    from plugin_detector import ColourRange
+    from plugin_detector import EdgeDensity
 
-    class Mine(ColourRange):
+    class Mine(EdgeDensity):
         name = "{name}"
 """
 
@@ -121,10 +121,10 @@ def test_the_example_trains_exports_checks_and_infers(
         refused = run_cli(*command)
         assert refused.code == 2, refused.stdout
         said = refused.stdout + refused.stderr  # verify lists its findings on stdout
-        assert '"colour_range"' in said
+        assert '"edge_density"' in said
         assert "--plugin package.module:Class" in said
     checkpoint = run / "checkpoints/bracket/model.safetensors"
-    command = ("infer", "--model", "colour_range", "--checkpoint", checkpoint)
+    command = ("infer", "--model", "edge_density", "--checkpoint", checkpoint)
     refused = run_cli(*command, "--threshold", "1", picture)
     assert refused.code == 2
     assert f"pass --plugin {EXAMPLE}" in refused.stderr
@@ -158,7 +158,7 @@ def test_an_installed_package_trains_in_a_process_of_its_own(
     small_dataset: Path, make_config: Callable[..., Path], tmp_path: Path
 ) -> None:
     site = tmp_path / "site"
-    install(site, "colour-range", {"colour_range": EXAMPLE})
+    install(site, "edge-density", {"edge_density": EXAMPLE})
     (site / "plugin_detector.py").write_bytes(
         (EXAMPLES / "plugin_detector.py").read_bytes()
     )
@@ -379,8 +379,8 @@ def test_what_a_plug_in_raises_names_it_and_keeps_its_traceback(
         ("nothing", "expected package.module:Class"),
         ("os;print(1):x", "expected package.module:Class"),
         ("not_there.at_all:X", "current folder"),
-        ("plugin_detector:Color", "its classes: ColourRangeConfig, ColourRange"),
-        ("plugin_detector:ColourRangeConfig", "is not an nn.Module"),
+        ("plugin_detector:Color", "its classes: EdgeDensityConfig, EdgeDensity"),
+        ("plugin_detector:EdgeDensityConfig", "is not an nn.Module"),
     ],
 )
 def test_a_plug_in_that_cannot_be_loaded_is_refused_in_words(
@@ -424,7 +424,7 @@ def test_the_conformance_suite_runs_on_a_plug_in() -> None:
     path = os.pathsep.join([*filter(None, sys.path)])
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "pytest", "-q", "-k", "colour_range"),
+            *(sys.executable, "-m", "pytest", "-q", "-k", "edge_density"),
             str(ROOT / "tests" / "test_detectors_conformance.py"),
         ],
         capture_output=True,

@@ -486,8 +486,21 @@ def test_a_killed_training_leaves_no_run_and_the_next_one_succeeds(
     config, output = make_config(small_dataset), tmp_path / "run"
     kill_while_training(config, output)
     assert not output.exists()
-    assert run_cli("train", "--config", config, "--output", output).code == 0
+    again = run_cli("train", "--config", config, "--output", output, "--force")
+    assert again.code == 0, again.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "run"]
+
+
+def test_a_training_killed_before_its_first_file_leaves_nothing_in_the_way(
+    small_dataset: Path, tmp_path: Path, make_config: MakeConfig, run_cli: Run
+) -> None:
+    config, output = make_config(small_dataset), tmp_path / "run"
+    begun = tmp_path / ".run.work"
+    begun.mkdir()
+    (begun / ".work.json.4711.new").write_text('{"half')
+    done = run_cli("train", "--config", config, "--output", output)
+    assert done.code == 0, done.stderr
+    assert not begun.exists()
 
 
 def test_a_killed_replacement_leaves_the_old_run(

@@ -102,7 +102,13 @@ class UnfinishedRun:
         """
         if not self.folder.exists():
             return
-        if not (self.folder / "work.json").is_file() and any(self.folder.iterdir()):
+        # A kill while work.json is written leaves its beginning, under another name.
+        others = [
+            path
+            for path in self.folder.iterdir()
+            if not path.name.startswith(".work.json.")
+        ]
+        if not (self.folder / "work.json").is_file() and others:
             raise ConfigError(
                 f"{self.folder}: is not a folder that a training began (no work.json), "
                 "so it is not deleted; move it, or name another output folder"

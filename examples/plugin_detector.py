@@ -16,7 +16,7 @@ from pyimgano.option_fields import option
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EdgeDensityConfig:
     image_size: tuple[int, int] = option((128, 128), "model size, pixels", low=16)
-    cell_px: int = option(8, "side of a place, in model pixels", low=1, high=16)
+    cell_px: int = option(16, "side of a place, in model pixels", low=1, high=16)
     sigma_px: float = option(4.0, "Gaussian smoothing of the map", low=0.0, high=64.0)
 
 

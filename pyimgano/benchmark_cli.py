@@ -54,6 +54,18 @@ FILE = click.Path(path_type=Path)
     "--model-options", metavar="JSON", help="Hyper-parameters of the detector."
 )
 @click.option(
+    "--tile-size",
+    nargs=2,
+    type=click.IntRange(32),
+    metavar="HEIGHT WIDTH",
+    help="Cut pictures into tiles of so many pixels. Default: whole pictures.",
+)
+@click.option(
+    "--tile-overlap",
+    type=FiniteRange(0.0, 0.75),
+    help="Share of a tile's side that neighbours share at least. Default: 0.25.",
+)
+@click.option(
     "--manifest-test-normal-fraction",
     type=FiniteRange(0.0, 0.9),
     help="Share of normals without a split that goes to test. Default: 0.2.",

@@ -33,7 +33,8 @@ def option(
     """Declare a field of an options dataclass.
 
     Args:
-        default: value when the file does not name it; `...` makes it required.
+        default: value when the file does not name it; `...` makes it required. A group
+            of options (a nested dataclass) has `...`, or None where it is `| None`.
         doc: one sentence for the table and for editors.
         low, high: inclusive range of a number.
         choices: the texts that are allowed.
@@ -74,6 +75,8 @@ def _read(fields: Fields, item: dataclasses.Field[Any], kind: Any) -> Any:
     key, facts = item.name, item.metadata
     kind, optional = _without_none(kind)
     if dataclasses.is_dataclass(kind):
+        if optional and not fields.has(key):
+            return None
         nested = fields.fields(key, {})
         result = read_fields(typing.cast(type[Any], kind), nested)
         nested.finish()
@@ -94,11 +97,14 @@ def _read(fields: Fields, item: dataclasses.Field[Any], kind: Any) -> Any:
     if kind == tuple[int, int]:
         size = fields.size(key)
         low, high = facts["low"] or 1, facts["high"] or float("inf")
-        read = fields.payload[key] == list(size)  # else already reported
+        read = fields.payload.get(key) == list(size)  # else already reported
         if read and not all(low <= side <= high for side in size):
-            fields.problem(
-                key, f"found {list(size)}, expected sides from {low} to {high}"
+            reach = (
+                f"of at least {low}"
+                if facts["high"] is None
+                else f"from {low} to {high}"
             )
+            fields.problem(key, f"found {list(size)}, expected sides {reach}")
         return size
     if kind == tuple[str, ...]:
         return fields.texts(key)
@@ -135,6 +141,8 @@ def options_schema(cls: Any) -> dict[str, Any]:
         kind, optional = _without_none(types[item.name])
         if dataclasses.is_dataclass(kind):
             schema = options_schema(kind)
+            if optional:
+                schema = {"anyOf": [schema, {"type": "null"}], "default": None}
         else:
             schema = _schema_of(kind, item.metadata)
             default = _default(item)
@@ -186,13 +194,16 @@ def options_table(cls: Any, *, at: str = "") -> list[tuple[str, str, str]]:
     types = typing.get_type_hints(cls)
     rows: list[tuple[str, str, str]] = []
     for item in dataclasses.fields(cls):
-        kind, _ = _without_none(types[item.name])
-        if dataclasses.is_dataclass(kind):
+        kind, optional = _without_none(types[item.name])
+        nested = dataclasses.is_dataclass(kind)
+        if nested and not optional:
             rows += options_table(kind, at=f"{at}{item.name}.")
             continue
-        default = _default(item)
+        default = None if nested else _default(item)
         shown = "required" if default is dataclasses.MISSING else _shown(default)
         rows.append((f"{at}{item.name}", shown, item.metadata["doc"]))
+        if nested:
+            rows += options_table(kind, at=f"{at}{item.name}.")
     return rows
 
 

@@ -131,10 +131,11 @@ def test_a_changed_byte_in_the_model_is_refused(example: Path, bundle: Path) -> 
     ("change", "said"),
     [
         (lambda d: d.update(schema="other/thing"), "pyimgano/infer_config"),
-        (lambda d: d.update(schema_version="1.1"), 'schema_version is "1.1"'),
+        (lambda d: d.update(schema_version="1.2"), 'schema_version is "1.2"'),
         (lambda d: d.update(schema_version="2.0"), 'schema_version is "2.0"'),
         (lambda d: d.update(kind="run"), "pyimgano bundle export"),
         (lambda d: d.update(requires=["preprocess.runtime"]), "preprocess.runtime"),
+        (lambda d: d.update(requires=["tiling"]), "tiling"),
         (lambda d: d.pop("models"), "models"),
     ],
 )

@@ -33,6 +33,14 @@ SHA256 = {
     "b59c8669445992b1a8fd4be3dca8ef06",
     "infer_config_1.0_run_minimal.json": "b4e178f52c5227fc324683fe9faaa461"
     "7fd2be85b85534d067d878a08cd6e062",
+    "infer_config_1.1_bundle.json": "42f93336fbe09b5ced1f8ddffb717528"
+    "bcace9011c80d83bde921dc4f5905ac0",
+    "infer_config_1.1_bundle_minimal.json": "7f265c372dbb2318f2927e74eb2517ea"
+    "d19f5f60a4feb13985a4cf7bce5c6213",
+    "infer_config_1.1_run.json": "b00210dd94014a449fce265543a81908"
+    "958847794a5234763d9186556fdad119",
+    "infer_config_1.1_run_minimal.json": "3612b288979ecba969b1d70bcff7c839"
+    "ab973c801fa389bce6b86cde971a43ef",
 }
 NAME = re.compile(r"infer_config_(\d+)\.(\d+)_(bundle|run)(_minimal)?\.json")
 KINDS = ("bundle", "bundle_minimal", "run", "run_minimal")

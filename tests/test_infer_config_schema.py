@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 
 from pyimgano.inference.config import parse_document
 from pyimgano_runtime.errors import BundleError
+from pyimgano_runtime.infer_config import MAJOR, MINOR
 from pyimgano_runtime.infer_config_reader import parse_bundle_fields, parse_run_fields
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,6 +58,7 @@ CATEGORY_NAMES = (
 KINDS = ("bundle", "run", "image", "score", "anomaly_map", "synthetic", "real", "Run")
 VERSIONS = (
     "1.1",
+    "1.2",
     "2.0",
     "0.9",
     "1",
@@ -87,11 +89,14 @@ class Known(NamedTuple):
     applies: Callable[[Case], bool]
 
 
-HEAD = (
-    ("schema", "pyimgano/infer_config"),
-    ("schema_version", "1.0"),
-    ("requires", []),
-)
+def head_is_known(document: Any) -> bool:
+    """Whether a document is of this format, of a version that is read here."""
+    return (
+        isinstance(document, dict)
+        and document.get("schema") == "pyimgano/infer_config"
+        and document.get("schema_version") in ("1.0", "1.1")
+        and document.get("requires") in ([], ["tiling"])
+    )
 
 
 def _ends(case: Case, *names: str) -> bool:
@@ -128,7 +133,7 @@ KNOWN = {
 
 
 def golden(name: str) -> Any:
-    path = GOLDEN / f"infer_config_1.0_{name}.json"
+    path = GOLDEN / f"infer_config_{MAJOR}.{MINOR}_{name}.json"
     return json.loads(path.read_text("utf-8"))
 
 
@@ -240,7 +245,7 @@ def fields_take(document: Any) -> bool:
     """Whether the reader takes a document but for fields that contradict each other."""
     if takes(document):
         return True
-    if not isinstance(document, dict) or any(document.get(k) != v for k, v in HEAD):
+    if not head_is_known(document):
         return False  # another format, version or kind: no fields are read
     problems: list[str] = []
     parse = parse_run_fields if document.get("kind") == "run" else parse_bundle_fields

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from pyimgano.detectors.layers import PixelInput
+from pyimgano_exporters.onnx_graph import export_graph, model_spec
+from pyimgano_runtime.engine import OnnxEngine
 from pyimgano_runtime.geometry import letterbox_canvas, map_to_image
 
 SIZES = [(64, 64), (50, 100), (100, 50), (33, 500), (37, 53), (1, 9)]
+EXPORTED_SIZES = [
+    *((33, 500), (500, 33), (64, 64), (97, 161), (480, 640), (1080, 1920)),
+    *((1920, 1080), (60, 101)),
+]
 MODEL_SIZES = [(64, 64), (48, 96), (96, 32)]
 
 
@@ -60,3 +68,42 @@ def test_a_bright_spot_comes_back_to_its_place(
 def test_an_unknown_mode_is_refused() -> None:
     with pytest.raises(ValueError, match="mode 'boxed'"):
         map_to_image(np.zeros((4, 4), np.float32), (8, 8), mode="boxed")
+
+
+class ResizedPixels(torch.nn.Module):
+    """A detector whose map is the letterboxed red channel, in grey levels."""
+
+    name = "resized_pixels"
+    has_map = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pixels = PixelInput((96, 160), geometry="letterbox")
+
+    def forward(self, images_u8: torch.Tensor) -> Any:
+        normalized = self.pixels(images_u8)
+        pixels = normalized * self.pixels.std + self.pixels.mean
+        return pixels.amax(dim=(1, 2, 3)), pixels[:, 0]
+
+    def map_size(self) -> tuple[int, int]:
+        return (96, 160)
+
+
+def test_an_exported_letterbox_gives_the_pixels_of_torch() -> None:
+    """Any size goes into one graph; ADR 0005 quotes the largest difference."""
+    detector = ResizedPixels().eval()
+    spec = model_spec("letterbox.onnx", detector)  # type: ignore[arg-type]
+    graph = export_graph(detector)  # type: ignore[arg-type]
+    engine = OnnxEngine(graph, spec, "letterbox")
+    random = np.random.default_rng(0)
+    largest = 0.0
+    for index, size in enumerate(EXPORTED_SIZES):
+        shape = (1 + index % 3, *size, 3)
+        images = random.integers(0, 256, shape, dtype=np.uint8)
+        with torch.inference_mode():
+            _, expected = detector(torch.from_numpy(images))
+        _, maps = engine.run(images, with_map=True)
+        assert maps is not None
+        largest = max(largest, float(np.abs(maps - expected.numpy()).max()))
+    print(f"largest difference: {largest:.1e} grey levels")
+    assert largest < 1e-2

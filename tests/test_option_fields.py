@@ -22,6 +22,12 @@ class Inner:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sized:
+    size: tuple[int, int] = option(..., "how large", low=4)
+    depth: int = option(2, "how deep")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     path: str = option(..., "where")
     mode: str = option("fast", "how", choices=("fast", "slow"))
@@ -32,6 +38,7 @@ class Options:
     limit: int | None = option(None, "at most", low=0)
     extra: dict[str, Any] = option(dict, "more")
     inner: Inner = option(..., "nested")
+    maybe: Sized | None = option(None, "a group that may be left out")
 
 
 def read(payload: Any) -> tuple[Options, list[str]]:
@@ -192,4 +199,38 @@ def test_the_table_has_a_row_for_every_option() -> None:
         ("limit", "null", "at most"),
         ("extra", "{}", "more"),
         ("inner.depth", "3", "how deep"),
+        ("maybe", "null", "a group that may be left out"),
+        ("maybe.size", "required", "how large"),
+        ("maybe.depth", "2", "how deep"),
     ]
+
+
+@pytest.mark.parametrize("payload", [{"path": "p"}, {"path": "p", "maybe": None}])
+def test_a_group_that_may_be_left_out_is_none(payload: Any) -> None:
+    options, problems = read(payload)
+    assert not problems
+    assert options.maybe is None
+    jsonschema.validate(payload, options_schema(Options))
+
+
+def test_a_group_that_is_named_is_read() -> None:
+    payload = {"path": "p", "maybe": {"size": [8, 9]}}
+    options, problems = read(payload)
+    assert not problems
+    assert options.maybe == Sized(size=(8, 9))
+    jsonschema.validate(payload, options_schema(Options))
+
+
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [
+        ({}, "maybe.size: missing"),
+        ({"size": [3, 9]}, "maybe.size: found [3, 9], expected sides of at least 4"),
+        ({"size": [8, 9], "deep": 1}, "maybe.deep: unknown key"),
+        (7, "maybe: found 7, expected an object"),
+    ],
+)
+def test_a_group_that_is_wrong_is_refused(group: Any, message: str) -> None:
+    assert message in problem(maybe=group)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"path": "p", "maybe": group}, options_schema(Options))

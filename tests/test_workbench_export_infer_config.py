@@ -75,6 +75,7 @@ def test_the_model_is_named_with_every_hyper_parameter(payload: dict[str, Any]) 
         "preset": None,
         "options": {
             "image_size": [64, 64],
+            "geometry": "letterbox",
             "smoothing_px": 1.0,
             "spread_px": 3.0,
             "sigma_px": 2.0,

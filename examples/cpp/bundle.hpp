@@ -26,7 +26,7 @@ using std::string;
 
 static_assert(std::endian::native == std::endian::little, "maps are read as they lie");
 
-constexpr int MAJOR = 1, MINOR = 0;
+constexpr int MAJOR = 1, MINOR = 1;
 inline const string CONFIG = "infer_config.json", UPGRADE = "; take a newer reader";
 
 struct BundleError : std::runtime_error {
@@ -170,7 +170,7 @@ inline Category select_category(const Json& config, std::optional<string> wanted
   const string at = CONFIG + ": categories." + *wanted + ".";
   for (const char* key : {"roi", "tiling", "regions"})
     if (category.contains(key) && !category.at(key).is_null())
-      refuse(at + key + ": schema 1.0 leaves it null" + UPGRADE);
+      refuse(at + key + ": this reader knows none" + UPGRADE);
   if (field<string>(category, Pointer("/thresholds/compare")) != ">=")
     refuse(at + "thresholds.compare: is not \">=\"" + UPGRADE);
   const auto graph = field<std::vector<string>>(category, Pointer("/graph"));

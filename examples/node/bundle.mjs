@@ -7,8 +7,8 @@ import { join } from "node:path";
 
 const CONFIG = "infer_config.json";
 const SCHEMA = "pyimgano/infer_config";
-const [MAJOR, MINOR] = [1, 0];
-const REQUIREMENTS = new Set(); // what this reader can do beyond schema 1.0: nothing
+const [MAJOR, MINOR] = [1, 1];
+const REQUIREMENTS = new Set(); // no abilities: it cuts no tiles
 const PIXEL_RULES = {
   color_order: "RGB",
   bit_depth: 8,
@@ -94,7 +94,7 @@ export function selectCategory(config, wanted) {
   const at = ["categories", name];
   for (const key of ["roi", "tiling", "regions"])
     if (field(config, at, "object")[key] != null)
-      refuse(`${CONFIG}: ${at.join(".")}.${key}: schema 1.0 leaves it null; ${UPGRADE}`);
+      refuse(`${CONFIG}: ${at.join(".")}.${key}: this reader knows none; ${UPGRADE}`);
   if (field(config, [...at, "thresholds", "compare"], "string") !== ">=")
     refuse(`${CONFIG}: ${at.join(".")}.thresholds.compare: is not ">="; ${UPGRADE}`);
   const graph = field(config, [...at, "graph"], "array");

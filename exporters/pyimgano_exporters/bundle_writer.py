@@ -35,10 +35,12 @@ from pyimgano_runtime.infer_config import (
     ModelSpec,
     Parity,
     Thresholds,
+    version_facts,
 )
 from pyimgano_runtime.paths import plain_name
 from pyimgano_runtime.png_writer import encode_png
 from pyimgano_runtime.quiet_onnxruntime import load_onnxruntime
+from pyimgano_runtime.tiling import Tiling
 
 from .detector_protocol import ExportableDetector
 from .goldens import synthetic_goldens
@@ -68,6 +70,7 @@ class CategoryExport:
     held_out_rows: str  # "test+val" or "train"
     normals: Callable[[], Iterable[Image]]  # for synthetic goldens
     training: dict[str, Any]  # detector, hyper_parameters, backbone, metrics, ...
+    tiling: Tiling | None = None  # None: the graph takes whole pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +162,7 @@ def _export_category(
         category.held_out(),
         threshold=category.thresholds.image,
         which=category.held_out_rows,
+        tiling=category.tiling,
     )
     meter.require(category.name)
     progress(f"{category.name}: parity", 3, 3)
@@ -202,7 +206,10 @@ def _write_goldens(
                 continue
             total += len(encoded)
             pixels = decode_bytes(encoded, request.rules, name=number)
-            score, anomaly_map = score_with_torch(category.export.detector, pixels)
+            export = category.export
+            score, anomaly_map = score_with_torch(
+                export.detector, pixels, export.tiling
+            )
             map_path = None
             files.add(f"{number}.{suffix}", encoded, "golden_image")
             if anomaly_map is not None:
@@ -210,7 +217,7 @@ def _write_goldens(
                 files.add(map_path, _npy(anomaly_map), "golden_map")
             goldens.append(
                 Golden(
-                    category=category.export.name,
+                    category=export.name,
                     image=f"{number}.{suffix}",
                     map=map_path,
                     score=score,
@@ -227,7 +234,10 @@ def _golden_images(
     if request.goldens == "none":
         return []
     if request.goldens == "synthetic":
-        return synthetic_goldens(category.export.normals(), seed=request.seed)
+        export = category.export
+        return synthetic_goldens(
+            export.normals(), seed=request.seed, tiling=export.tiling
+        )
     wanted = set(np.linspace(0, category.parity.n_images - 1, share).astype(int))
     held_out = enumerate(category.export.held_out())
     return [image for index, (_, image) in held_out if index in wanted]
@@ -260,6 +270,7 @@ def _document(
     }
     if request.image_licence or request.goldens == "real":
         training["image_licence"] = request.image_licence or "not stated"
+    blocks = {c.export.name: _category_config(c) for c in categories}
     return InferConfig(
         kind="bundle",
         bundle=BundleInfo(
@@ -270,7 +281,7 @@ def _document(
         input=request.rules,
         preprocess=tuple(first.preprocess_steps()),
         postprocess=tuple(first.postprocess_steps()),
-        categories={c.export.name: _category_config(c) for c in categories},
+        categories=blocks,
         parity=Parity(
             reference=f"torch {torch.__version__}",
             candidate=f"onnxruntime {load_onnxruntime().__version__}",
@@ -280,16 +291,16 @@ def _document(
             goldens=goldens,
         ),
         training=training,
+        **version_facts(blocks.values()),
     )
 
 
 def _category_config(category: _Exported) -> CategoryConfig:
-    size = category.export.detector.map_size()
+    export = category.export
     return CategoryConfig(
         graph=(Path(category.spec.file).stem,),
-        thresholds=category.export.thresholds,
-        calibration=category.export.calibration,
-        map_geometry=None
-        if size is None
-        else MapGeometry(category.export.detector.map_mode, size),
+        thresholds=export.thresholds,
+        calibration=export.calibration,
+        map_geometry=MapGeometry.of(export.detector, export.tiling),
+        tiling=export.tiling,
     )

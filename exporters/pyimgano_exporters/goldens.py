@@ -14,6 +14,8 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from pyimgano_runtime.tiling import Tiling
+
 Image = npt.NDArray[np.uint8]
 
 MIN_NORMALS: Final = 20  # fewer would let a single photograph shine through
@@ -22,13 +24,22 @@ MAX_SIDE: Final = 320  # pixels: goldens travel to every device
 COUNT: Final = 4
 
 
-def synthetic_goldens(normals: Iterable[Image], *, seed: int) -> list[Image]:
+def synthetic_goldens(
+    normals: Iterable[Image], *, seed: int, tiling: Tiling | None = None
+) -> list[Image]:
     """Give four pictures (h, w, 3) uint8: two plain, two with a drawn defect.
 
-    With fewer than 20 normals nothing of them is used: noise and shapes alone.
+    With fewer than 20 normals nothing of them is used: noise and shapes alone. Where
+    pictures are cut into tiles, these are corners of pictures in their own scale, a
+    little larger than a tile, so that tiles are cut and joined.
     """
     random = np.random.default_rng(seed)
-    mean, deviation = _statistics(normals, random)
+    largest = MAX_SIDE
+    if tiling is not None:
+        height, width = (side + max(1, side // 8) for side in tiling.size)
+        normals = (image[:height, :width] for image in normals)
+        largest = max(height, width)
+    mean, deviation = _statistics(normals, random, largest)
     pictures = []
     for index in range(COUNT):
         noise = random.standard_normal(mean.shape[:2])[..., None]
@@ -42,14 +53,14 @@ def synthetic_goldens(normals: Iterable[Image], *, seed: int) -> list[Image]:
 
 
 def _statistics(
-    normals: Iterable[Image], random: np.random.Generator
+    normals: Iterable[Image], random: np.random.Generator, largest: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Give mean and deviation (h, w, 3) in grey levels."""
     size: tuple[int, int] | None = None
     count, total, squares = 0, np.zeros(()), np.zeros(())
     for image in normals:
         if size is None:
-            scale = min(1.0, MAX_SIDE / max(image.shape[:2]))
+            scale = min(1.0, largest / max(image.shape[:2]))
             height, width = (max(8, round(side * scale)) for side in image.shape[:2])
             size = (height, width)
         pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)

@@ -7,7 +7,7 @@ parity report of its own.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -26,6 +26,7 @@ from pyimgano_runtime.infer_config import (
     select_category,
 )
 from pyimgano_runtime.quiet_onnxruntime import load_onnxruntime
+from pyimgano_runtime.tiling import Tiling, cut_tiles
 
 from .graph_checks import check_exported
 from .quantize import quantize_graph
@@ -75,14 +76,30 @@ def _quantized(
 ) -> dict[str, bytes]:
     """Give path and bytes of each graph that the categories use."""
     graphs = {}
+    categories = bundle.config.categories
     for model in _models_of(bundle, names):
-        users = [n for n in names if bundle.config.categories[n].graph[0] == model]
-        images = chain.from_iterable(images_by_category[name]() for name in users)
+        users = [n for n in names if categories[n].graph[0] == model]
+        images = chain.from_iterable(
+            _as_the_graph_sees(images_by_category[name](), categories[name].tiling)
+            for name in users
+        )
         spec = bundle.config.models[model]
         data = quantize_graph(bundle.read(spec.file), images)
         check_exported(data, replace(spec, precision="int8"), f"{model} in int8")
         graphs[spec.file] = data
     return graphs
+
+
+def _as_the_graph_sees(
+    images: Iterable[Image], tiling: Tiling | None
+) -> Iterator[Image]:
+    """Give the pictures, or one tile of each: another place from picture to picture."""
+    for number, image in enumerate(images):
+        if tiling is None:
+            yield image
+        else:
+            tiles = cut_tiles(image, tiling)
+            yield tiles[number % len(tiles)]
 
 
 def _models_of(bundle: Bundle, names: list[str]) -> list[str]:

@@ -49,6 +49,14 @@ def _category_lines(config: InferConfig, name: str) -> list[str]:
     learned = training.get("learned_from")
     if learned:
         lines.append(f"- Learned from {learned['in_words']}")
+    tiling = category.tiling
+    if tiling is not None:
+        height, width = tiling.size
+        lines.append(
+            f"- Pictures are cut into tiles of {height} x {width} pixels that share at "
+            f"least {tiling.overlap:.0%} of a side; a picture's score is the "
+            f"{tiling.score} of its tiles' scores"
+        )
     lines.append(f"- Data fingerprint: `{training['data_fingerprint']}`")
     for kind, provenance in category.thresholds.provenance.items():
         value = getattr(category.thresholds, kind)

@@ -16,6 +16,7 @@ from pyimgano_runtime.engine import Engine
 from pyimgano_runtime.errors import ParityError
 from pyimgano_runtime.infer_config import CategoryParity
 from pyimgano_runtime.thresholds import is_anomaly
+from pyimgano_runtime.tiling import Tiling, score_picture
 
 from .detector_protocol import ExportableDetector
 
@@ -130,6 +131,7 @@ def measure_parity(
     *,
     threshold: float,
     which: str,
+    tiling: Tiling | None = None,
 ) -> ParityMeter:
     """Score every picture with torch and with the exported graph.
 
@@ -137,20 +139,42 @@ def measure_parity(
         images: (name, (H, W, 3) uint8 RGB).
         threshold: the deployed image threshold, for label flips.
         which: what the images are: "test+val" or "train".
+        tiling: how both take a picture; None: whole.
     """
     meter = ParityMeter(threshold, which)
     for name, image in images:
-        reference = score_with_torch(detector, image)
-        scores, maps = engine.run(image[None], with_map=True)
-        candidate = (float(scores[0]), None if maps is None else maps[0])
-        meter.add(name, reference, candidate)
+        reference = score_with_torch(detector, image, tiling)
+        score, anomaly_map = score_picture(engine, image, tiling, with_map=True)
+        meter.add(name, reference, (float(score), anomaly_map))
     return meter
 
 
-@torch.inference_mode()
 def score_with_torch(
-    detector: ExportableDetector, image_u8: npt.NDArray[np.uint8]
+    detector: ExportableDetector,
+    image_u8: npt.NDArray[np.uint8],
+    tiling: Tiling | None = None,
 ) -> tuple[float, npt.NDArray[np.float32] | None]:
     """Give (score, map) of one picture by the trained detector on the CPU."""
-    score, anomaly_map = detector(torch.from_numpy(np.array(image_u8[None])))
-    return float(score[0]), None if anomaly_map is None else anomaly_map[0].numpy()
+    engine = _TorchEngine(detector)
+    score, anomaly_map = score_picture(engine, image_u8, tiling, with_map=True)
+    return float(score), anomaly_map
+
+
+class _TorchEngine:
+    """The trained detector as the runtime's `Engine`."""
+
+    def __init__(self, detector: ExportableDetector) -> None:
+        self._detector = detector
+        self.name = f"torch {torch.__version__}"
+        self.has_map = detector.has_map
+
+    @torch.inference_mode()
+    def run(
+        self, images_u8: npt.NDArray[np.uint8], *, with_map: bool
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+        """See `Engine.run`."""
+        # A copy: pictures may be read-only, which torch warns of.
+        scores, maps = self._detector(torch.from_numpy(np.array(images_u8)))
+        if maps is None or not with_map:
+            return scores.numpy(), None
+        return scores.numpy(), maps.numpy()

@@ -61,11 +61,12 @@ class PixelInput(nn.Module):
         # torch's own maximum so that it becomes nodes of the graph.
         height, width = self.image_size
         own_height, own_width = pixels.shape[2], pixels.shape[3]
+        # Rounded up without negative numbers: ONNX divides integers towards zero.
         canvas_height = torch.sym_max(  # type: ignore[no-untyped-call]
-            own_height, -(-own_width * height // width)
+            own_height, (own_width * height + width - 1) // width
         )
         canvas_width = torch.sym_max(  # type: ignore[no-untyped-call]
-            own_width, -(-own_height * width // height)
+            own_width, (own_height * width + height - 1) // height
         )
         above = (canvas_height - own_height) // 2
         left = (canvas_width - own_width) // 2

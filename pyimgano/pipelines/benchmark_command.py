@@ -207,11 +207,21 @@ def _config(options: BenchmarkOptions) -> LoadedConfig:
             "preset": options.preset,
             "options": parse_json(text.encode(), "--model-options"),
         },
+        "tiling": _tiling(options),
         # The benchmark measures both anyway, on the same pictures.
         "evaluation": {"pixel_metrics": False, "bootstrap_resamples": 0},
     }
     # Every path in it is absolute, so the folder it stands in says nothing.
     return LoadedConfig(parse_config(payload, "options"), Path("options").absolute())
+
+
+def _tiling(options: BenchmarkOptions) -> dict[str, Any] | None:
+    if options.tile_size is None:
+        return None
+    given: dict[str, Any] = {"size": list(options.tile_size)}
+    if options.tile_overlap is not None:
+        given["overlap"] = options.tile_overlap
+    return given
 
 
 def _absolute(path: Path | None) -> str | None:

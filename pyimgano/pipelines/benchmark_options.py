@@ -12,6 +12,9 @@ from .compare_engines import MeasureOptions
 from .engines import parse_engines
 
 ROBUSTNESS_IMAGES: Final = 100  # of each class
+_OF_TRAINING: Final = {
+    *("--model", "--preset", "--model-options", "--tile-size", "--tile-overlap"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +29,8 @@ class BenchmarkOptions:
     model: str | None
     preset: str | None
     model_options: str | None
+    tile_size: tuple[int, int] | None
+    tile_overlap: float | None
     manifest_test_normal_fraction: float | None
     manifest_split_seed: int | None
     seed: int | None
@@ -88,6 +93,8 @@ def refuse_contradictions(options: BenchmarkOptions, *, force: bool) -> None:
         "--model": options.model,
         "--preset": options.preset,
         "--model-options": options.model_options,
+        "--tile-size": options.tile_size,
+        "--tile-overlap": options.tile_overlap,
         "--manifest-test-normal-fraction": options.manifest_test_normal_fraction,
         "--manifest-split-seed": options.manifest_split_seed,
         "--seed": options.seed,
@@ -104,7 +111,7 @@ def refuse_contradictions(options: BenchmarkOptions, *, force: bool) -> None:
         useless, cause = present - of_suite, "with --suite, whose file says it"
         missing: list[str] = []
     elif {"--run", "--bundle"} & present:
-        useless = present & {"--model", "--preset", "--model-options", *of_suite}
+        useless = present & {*_OF_TRAINING, *of_suite}
         cause = "with --run"
         missing = [
             f"{name}: missing; give --run and --bundle, or --dataset or --suite"
@@ -114,6 +121,8 @@ def refuse_contradictions(options: BenchmarkOptions, *, force: bool) -> None:
     else:
         useless, cause = present & of_suite, "without --suite"
         missing = _missing_data(options)
+    if options.tile_overlap is not None and options.tile_size is None:
+        missing.append("--tile-overlap: has no effect without --tile-size")
     if options.robustness_images is not None and not options.robustness:
         missing.append("--robustness-images: has no effect without --robustness")
     problems = [f"{name}: has no effect {cause}; remove it" for name in sorted(useless)]

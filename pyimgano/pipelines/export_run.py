@@ -24,6 +24,7 @@ from pyimgano_runtime._version import __version__
 from pyimgano_runtime.errors import ConfigError, DatasetError
 from pyimgano_runtime.infer_config import InferConfig, InputRules
 from pyimgano_runtime.quiet_onnxruntime import load_onnxruntime
+from pyimgano_runtime.tiling import Tiling
 
 from ..datasets.fingerprints import changes, picture_digests
 from ..datasets.images import read_ahead
@@ -69,7 +70,10 @@ def export_run(
     splits = load_splits(loaded)
     refuse_changed_data(run, splits)
     rules = run_rules(run)
-    categories = [_category(run, split, rules, parity_images) for split in splits]
+    tiling = loaded.config.tiles
+    categories = [
+        _category(run, split, rules, tiling, parity_images) for split in splits
+    ]
     request = BundleRequest(
         name=name,
         version=version,
@@ -163,7 +167,11 @@ def held_out_images(
 
 
 def _category(
-    run: Run, split: CategorySplit, rules: InputRules, parity_images: int | None
+    run: Run,
+    split: CategorySplit,
+    rules: InputRules,
+    tiling: Tiling | None,
+    parity_images: int | None,
 ) -> CategoryExport:
     detector = load_trained(run, split.category)
     thresholds, calibration = run.calibration(split.category)
@@ -177,6 +185,7 @@ def _category(
         held_out_rows=which,
         normals=partial(_images, split.train_normals(), rules),
         training=training_facts(run.report["categories"][split.category], detector),
+        tiling=tiling,
     )
 
 

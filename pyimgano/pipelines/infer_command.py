@@ -165,6 +165,7 @@ def _with_checkpoint(
         source.category,
         model=document.model.name,
         rules=document.input,
+        tiling=document.categories[source.category].tiling,
         device=document.device,
     )
     origins |= dict.fromkeys(("model", "thresholds", "adaptation.map_geometry"), FLAG)
@@ -272,11 +273,12 @@ def _graph(document: InferConfig, category: str) -> list[dict[str, Any]]:
 def _adaptation(rules: InputRules, settings: CategorySettings | None) -> dict[str, Any]:
     """Give what fits pictures and maps to this camera."""
     geometry = None if settings is None else settings.map_geometry
+    tiling = None if settings is None else settings.tiling
     return {
         "input": asdict(rules),
         "map_geometry": None if geometry is None else asdict(geometry),
         "roi": None,
-        "tiling": None,
+        "tiling": None if tiling is None else asdict(tiling),
         "regions": None,
     }
 
@@ -369,6 +371,7 @@ def _refuse_other_scores(
         _first_readable(pictures, plan.source.document.input),
         threshold=plan.thresholds.image,
         which="first",
+        tiling=plan.settings.tiling,
     )
     # A label may flip where a score lies on the threshold: the engines agree none the
     # less, by their tolerance.

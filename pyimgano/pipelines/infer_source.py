@@ -26,9 +26,11 @@ from pyimgano_runtime.infer_config import (
     RunConfig,
     RunInfo,
     select_category,
+    version_facts,
 )
 from pyimgano_runtime.infer_config_checks import category_name_problem
 from pyimgano_runtime.sources import list_inputs
+from pyimgano_runtime.tiling import Tiling
 
 from ..datasets.images import inspect_pictures
 from ..datasets.rows import ManifestRow
@@ -258,6 +260,7 @@ def checkpoint_document(
     *,
     model: str,
     rules: InputRules,
+    tiling: Tiling | None = None,
     device: str = "auto",
 ) -> RunConfig:
     """Give the document of a checkpoint that has no other: threshold from the flag.
@@ -281,12 +284,15 @@ def checkpoint_document(
     thresholds, calibration = fixed_thresholds(
         options.threshold, None, set_by="--threshold", set_at=timestamp()
     )
-    settings = category_settings(detector, category, thresholds, calibration)
+    settings = category_settings(
+        detector, category, thresholds, calibration, tiling=tiling
+    )
     block = RunCategory(
         checkpoint=Checkpoint(checkpoint.name, digest),
         thresholds=thresholds,
         calibration=calibration,
         map_geometry=settings.map_geometry,
+        tiling=tiling,
     )
     return RunConfig(
         kind="run",
@@ -298,6 +304,7 @@ def checkpoint_document(
         postprocess=tuple(detector.postprocess_steps()),
         categories={category: block},
         training={},
+        **version_facts([block]),
     )
 
 

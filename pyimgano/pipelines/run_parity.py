@@ -141,6 +141,7 @@ def _measure(
             images,
             threshold=predictor.threshold,
             which=which,
+            tiling=predictor.settings.tiling,
         )
     except DatasetError as error:
         found.warn("parity", f"{name}: {which} pictures not compared: {error}")

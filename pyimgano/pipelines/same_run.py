@@ -8,6 +8,7 @@ from typing import Final
 from pyimgano_runtime.bundle import Bundle
 
 from ..workbench.artifacts import Run
+from ..workbench.config import load_config
 
 _FACTS: Final = {
     "detector": "another detector",
@@ -19,8 +20,8 @@ _FACTS: Final = {
 def differences_from_run(category: str, run: Run, bundle: Bundle) -> list[str]:
     """Give what tells a category of a bundle from that of a run; empty: the same.
 
-    Compared are detector, hyper-parameters, fingerprint of the data and the image
-    threshold. The category stands in both.
+    Compared are detector, hyper-parameters, fingerprint of the data, tiling and the
+    image threshold. The category stands in both.
     """
     trained = run.report["categories"][category]
     named = bundle.config.training.get("categories") or {}
@@ -32,7 +33,9 @@ def differences_from_run(category: str, run: Run, bundle: Bundle) -> list[str]:
         if json.dumps(trained.get(key)) != json.dumps(exported.get(key))
     ]
     thresholds, _ = run.calibration(category)
-    deployed = bundle.config.categories[category].thresholds
-    if thresholds.image != deployed.image:
+    deployed = bundle.config.categories[category]
+    if load_config(run.config_path).config.tiles != deployed.tiling:
+        found.append("other tiles")
+    if thresholds.image != deployed.thresholds.image:
         found.append("another image threshold")
     return found

@@ -123,9 +123,13 @@ def pictures(
     heat = None
     if part.map_path is not None:
         low, high = category.colour_range
+        geometry = category.settings.map_geometry
+        assert geometry is not None  # a map was saved
         heat = heat_overlay(
             image,
-            map_to_image(np.load(part.map_path, allow_pickle=False), size),
+            map_to_image(
+                np.load(part.map_path, allow_pickle=False), size, mode=geometry.mode
+            ),
             low=low,
             high=high,
             threshold=category.map_threshold,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
@@ -9,11 +10,13 @@ from typing import Any, Final
 from pyimgano_runtime._reader import read_json
 from pyimgano_runtime.calibration import Rule
 from pyimgano_runtime.errors import ConfigError, raise_all
+from pyimgano_runtime.geometry import letterbox_canvas
 from pyimgano_runtime.infer_config import FLOAT32_MAX, THRESHOLD_METHODS
+from pyimgano_runtime.tiling import BLENDS, MAX_OVERLAP, MIN_TILE, Tiling
 
 from ..datasets.augmentation import AugmentationConfig
 from ..datasets.catalog import DATASETS, DataSource
-from ..detectors import detector_class, read_detector_config
+from ..detectors import detector_class, detector_config, read_detector_config
 from ..metrics.bootstrap import MIN_RESAMPLES
 from ..option_fields import option, options_schema, read_options
 
@@ -181,6 +184,25 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TilingConfig:
+    """How pictures are cut into tiles, at training and wherever the model runs."""
+
+    size: tuple[int, int] = option(
+        ..., "[height, width] of a tile in pixels of the picture", low=MIN_TILE
+    )
+    overlap: float = option(
+        0.25,
+        "share of a tile's side that neighbours share at least",
+        low=0.0,
+        high=MAX_OVERLAP,
+    )
+    blend: str = option("max", "how maps join where tiles overlap", choices=BLENDS)
+    score: str = option(
+        "max", "how the tiles' scores give the picture's score", choices=BLENDS
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkbenchConfig:
     """A whole training run."""
 
@@ -200,12 +222,20 @@ class WorkbenchConfig:
     dataset: DatasetConfig = option(..., "which pictures")
     augmentation: AugmentationConfig = option(..., "how train pictures are varied")
     model: ModelConfig = option(..., "which detector")
+    tiling: TilingConfig | None = option(
+        None, "cut pictures into tiles; null: the model takes whole pictures"
+    )
     calibration: CalibrationConfig = option(..., "how thresholds are set")
     evaluation: EvaluationConfig = option(..., "what is measured")
 
     def to_dict(self) -> dict[str, Any]:
         """Give the JSON object with every option."""
         return asdict(self)
+
+    @property
+    def tiles(self) -> Tiling | None:
+        """How pictures are cut, as the runtime does it; None: they are not."""
+        return None if self.tiling is None else Tiling(**asdict(self.tiling))
 
     @property
     def split_seed(self) -> int:
@@ -274,6 +304,7 @@ def parse_config(payload: Any, where: str) -> WorkbenchConfig:
         )
     raise_all(problems)  # what follows compares values that are right by themselves
     problems += _augmentation_problems(config.augmentation, where)
+    problems += _tiling_problems(config, where)
     problems += _calibration_problems(config.calibration, where)
     if 0 < config.evaluation.bootstrap_resamples < MIN_RESAMPLES:
         problems.append(
@@ -314,6 +345,34 @@ def _augmentation_problems(chosen: AugmentationConfig, where: str) -> list[str]:
             "brightness have no effect; remove them, or copies"
         ]
     return []
+
+
+def _tiling_problems(config: WorkbenchConfig, where: str) -> list[str]:
+    """Tiles that the detector would letterbox: their maps could not be joined."""
+    tiles, model = config.tiles, config.model
+    if tiles is None:
+        return []
+    options = detector_config(
+        detector_class(model.name), model.options, where, preset=model.preset
+    )
+    return [
+        f"{where}: tiling.size: found {list(tiles.size)}, expected the aspect ratio of "
+        f"the model's pictures ({height} x {width}), which the detector would else "
+        'letterbox inside of each tile; or set its option geometry to "stretch"'
+        for height, width in dict.fromkeys(_letterboxed(asdict(options)))
+        if letterbox_canvas(tiles.size, (height, width)) != tiles.size
+    ]
+
+
+def _letterboxed(options: Any) -> Iterator[tuple[int, int]]:
+    """Give the model sizes that a detector, or a member of one, letterboxes to."""
+    if not isinstance(options, dict):
+        return
+    if options.get("geometry") == "letterbox" and "image_size" in options:
+        height, width = options["image_size"]
+        yield height, width
+    for member in options.values():
+        yield from _letterboxed(member)
 
 
 def _calibration_problems(chosen: CalibrationConfig, where: str) -> list[str]:

@@ -112,7 +112,7 @@ class CategoryFitter:
             *(normals, self.rules, tuning, defects),
             augmentation=Augmentation.of(self.config.augmentation),
             seed=self.config.seed,
-            tiling=getattr(self.config, "tiling", None),
+            tiling=self.config.tiles,
         )
 
     def _needs_held_out(self, detector: Detector) -> bool:

@@ -19,6 +19,7 @@ from pyimgano_runtime.infer_config import (
     RunCategory,
     RunConfig,
     RunInfo,
+    version_facts,
 )
 
 from ..detectors import load_detector
@@ -57,7 +58,9 @@ def run_document(run: Run, *, categories: Sequence[str] = ()) -> RunConfig:
         path = run.checkpoint(name)
         digest = trained_sha256(run, name)
         detector = load_detector(path, sha256=digest)
-        settings = category_settings(detector, name, *run.calibration(name))
+        settings = category_settings(
+            detector, name, *run.calibration(name), tiling=config.tiles
+        )
         blocks[name] = RunCategory(
             checkpoint=Checkpoint(
                 f"../{path.relative_to(run.folder).as_posix()}", digest
@@ -65,6 +68,7 @@ def run_document(run: Run, *, categories: Sequence[str] = ()) -> RunConfig:
             thresholds=settings.thresholds,
             calibration=settings.calibration,
             map_geometry=settings.map_geometry,
+            tiling=settings.tiling,
         )
         training[name] = training_facts(run.report["categories"][name], detector)
     return RunConfig(
@@ -79,6 +83,7 @@ def run_document(run: Run, *, categories: Sequence[str] = ()) -> RunConfig:
         postprocess=tuple(detector.postprocess_steps()),
         categories=blocks,
         training={"categories": training},
+        **version_facts(blocks.values()),
     )
 
 

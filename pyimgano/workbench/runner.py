@@ -42,6 +42,7 @@ from pyimgano_runtime.paths import plain_name
 from pyimgano_runtime.peak_memory import peak_rss_mb
 from pyimgano_runtime.predictor import Predictor
 from pyimgano_runtime.rows import scored_row
+from pyimgano_runtime.tiling import Tiling
 
 from .. import calibration as calibrating
 from ..calibration import promise_warning
@@ -360,7 +361,9 @@ class CategoryTrainer:
         self, detector: Detector, thresholds: Thresholds, calibration: Calibration
     ) -> Predictor:
         name = self.split.category
-        settings = category_settings(detector, name, thresholds, calibration)
+        settings = category_settings(
+            detector, name, thresholds, calibration, tiling=self.config.tiles
+        )
         return torch_predictor(
             detector, name, settings, input_rules(), device=self.device
         )
@@ -455,17 +458,20 @@ class CategoryTrainer:
 
 
 def category_settings(
-    detector: Any, name: str, thresholds: Thresholds, calibration: Calibration
+    detector: Any,
+    name: str,
+    thresholds: Thresholds,
+    calibration: Calibration,
+    *,
+    tiling: Tiling | None = None,
 ) -> CategoryConfig:
     """Give what the runtime needs to judge this category's scores."""
-    map_size = detector.map_size()
     return CategoryConfig(
         graph=(name,),
         thresholds=thresholds,
         calibration=calibration,
-        map_geometry=None
-        if map_size is None
-        else MapGeometry(detector.map_mode, map_size),
+        map_geometry=MapGeometry.of(detector, tiling),
+        tiling=tiling,
     )
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 FloatMap = npt.NDArray[np.float32]
 
-MAP_MODES: Final = ("stretch", "letterbox")
+MAP_MODES: Final = ("stretch", "letterbox", "tiles")
 
 
 class _Taps(NamedTuple):
@@ -51,7 +51,8 @@ def map_to_image(
         map_f32: (h, w), finite.
         size: (height, width) of the image in pixels.
         mode: of the map geometry. "letterbox": the map covers the canvas of
-            `letterbox_canvas`, and the part over the image is given.
+            `letterbox_canvas`, and the part over the image is given. "stretch",
+            "tiles": it covers the image.
 
     Raises:
         ValueError: not two axes, a side below 1, or an unknown mode.

@@ -9,19 +9,22 @@ a checkpoint) stays in the training room.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from ._reader import closest
 from .errors import ConfigError
+from .geometry import letterbox_canvas
+from .tiling import Tiling
 
 FLOAT32_MAX: Final = 3.4028234663852886e38
 FILE_NAME: Final = "infer_config.json"
 SCHEMA: Final = "pyimgano/infer_config"
 MAJOR: Final = 1
-MINOR: Final = 0
-REQUIREMENTS: Final[frozenset[str]] = frozenset()
+MINOR: Final = 1
+TILING: Final = "tiling"  # in `requires` where some category has one
+REQUIREMENTS: Final = frozenset({TILING})
 
 TENSOR_KINDS: Final = ("image", "score", "anomaly_map")
 FILE_ROLES: Final = ("model", "golden_image", "golden_map", "model_card")
@@ -155,14 +158,47 @@ class Calibration:
     n_images: int
 
 
+class MapSource(Protocol):
+    """What a map comes from: a fitted detector."""
+
+    @property
+    def map_mode(self) -> str:
+        """How the map lies on what it takes: "stretch" or "letterbox"."""
+
+    def map_size(self) -> tuple[int, int] | None:
+        """(height, width) of the map, None where there is none."""
+
+
 @dataclass(frozen=True, slots=True)
 class MapGeometry:
     """How a map lies on the image it was computed from."""
 
     # "stretch": the whole image, both axes scaled on their own; "letterbox": the canvas
-    # of `geometry.letterbox_canvas`, aspect ratio kept
+    # of `geometry.letterbox_canvas`, aspect ratio kept; "tiles": the whole image, its
+    # tiles' maps joined
     mode: str
-    map_size: tuple[int, int]  # (height, width)
+    map_size: tuple[int, int]  # (height, width) of the graph's map: with tiles, of one
+
+    @classmethod
+    def of(cls, source: MapSource, tiling: Tiling | None) -> MapGeometry | None:
+        """Give the geometry of a detector's map; None where it has none.
+
+        Raises:
+            ConfigError: tiles that would be letterboxed.
+        """
+        map_size = source.map_size()
+        if map_size is None:
+            return None
+        mode = source.map_mode
+        if tiling is None:
+            return cls(mode, map_size)
+        canvas = letterbox_canvas(tiling.size, map_size)
+        if mode == "letterbox" and canvas != tiling.size:
+            raise ConfigError(
+                f"tiling.size: found {tiling.size}, expected the aspect ratio of the "
+                f"model's maps {map_size}, since this model letterboxes what it takes"
+            )
+        return cls("tiles", map_size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +209,7 @@ class CategorySettings:
     calibration: Calibration
     map_geometry: MapGeometry | None
     roi: None = None
-    tiling: None = None
+    tiling: Tiling | None = None  # None: the graph takes whole pictures
     regions: None = None
 
 
@@ -314,6 +350,21 @@ class RunConfig:
         from .infer_config_reader import read_run_config
 
         return read_run_config(payload, where)
+
+
+def version_facts(categories: Iterable[CategorySettings]) -> dict[str, Any]:
+    """Give `schema_version` and `requires` of a document with these categories.
+
+    The lowest version that has every field: older readers go on taking what they can.
+    """
+    settings = list(categories)
+    tiled = any(one.tiling is not None for one in settings)
+    modes = {one.map_geometry.mode for one in settings if one.map_geometry}
+    minor = 1 if tiled or modes - {"stretch"} else 0
+    return {
+        "schema_version": f"{MAJOR}.{minor}",
+        "requires": (TILING,) if tiled else (),
+    }
 
 
 def _to_dict(config: InferConfig | RunConfig, about: str) -> dict[str, Any]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from .infer_config import (
     FILE_NAME,
     THRESHOLD_KINDS,
+    TILING,
     CategorySettings,
     InferConfig,
     RunConfig,
@@ -42,7 +43,7 @@ def bundle_contradictions(config: InferConfig, where: str) -> list[str]:
 def run_contradictions(config: RunConfig, where: str) -> list[str]:
     """What does not fit together in a well-typed run document."""
     found = [
-        *_shared_contradictions(config.categories),
+        *_shared_contradictions(config.categories, config.requires),
         *text_problems(_texts_of_run(config)),
     ]
     return placed(found, where)
@@ -145,12 +146,33 @@ def category_name_problem(name: str) -> str | None:
     )
 
 
-def _shared_contradictions(categories: Mapping[str, CategorySettings]) -> list[str]:
+def _shared_contradictions(
+    categories: Mapping[str, CategorySettings], requires: Sequence[str]
+) -> list[str]:
     """What categories of both kinds must have."""
     problems = category_name_problems(categories)
     for name, category in categories.items():
-        place = f"categories.{name}.thresholds"
-        problems += threshold_contradictions(category.thresholds, place)
+        place = f"categories.{name}"
+        problems += threshold_contradictions(category.thresholds, f"{place}.thresholds")
+        problems += _tiling_contradictions(category, requires, place)
+    return problems
+
+
+def _tiling_contradictions(
+    category: CategorySettings, requires: Sequence[str], place: str
+) -> list[str]:
+    problems = []
+    geometry, tiled = category.map_geometry, category.tiling is not None
+    if geometry is not None and (geometry.mode == "tiles") != tiled:
+        problems.append(
+            f'{place}.map_geometry.mode: found "{geometry.mode}", expected "tiles" '
+            "exactly where there is a tiling"
+        )
+    if tiled and TILING not in requires:
+        problems.append(
+            f'{place}.tiling: "{TILING}" does not stand in requires, so a reader '
+            "without it would score whole pictures"
+        )
     return problems
 
 
@@ -199,7 +221,7 @@ def threshold_contradictions(thresholds: Thresholds, place: str) -> list[str]:
 
 
 def _category_contradictions(config: InferConfig) -> list[str]:
-    problems = _shared_contradictions(config.categories)
+    problems = _shared_contradictions(config.categories, config.requires)
     for name, category in config.categories.items():
         place = f"categories.{name}"
         if len(category.graph) != 1 or category.graph[0] not in config.models:

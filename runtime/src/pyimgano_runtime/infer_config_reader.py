@@ -9,6 +9,7 @@ from typing import Any
 from ._reader import Fields, check_version, is_side
 from ._version import __version__
 from .errors import BundleError, raise_all
+from .geometry import MAP_MODES
 from .infer_config import (
     DEVICES,
     FILE_ROLES,
@@ -47,6 +48,7 @@ from .thresholds_reader import (
     read_sha256,
     read_thresholds,
 )
+from .tiling import BLENDS, MAX_OVERLAP, MIN_TILE, Tiling
 
 
 def read_infer_config(payload: Any, where: str) -> InferConfig:
@@ -168,7 +170,7 @@ def _read_steps(fields: Fields, key: str) -> tuple[dict[str, Any], ...]:
         elif step.get("where") != "graph":
             fields.problem(
                 f"{key}[{index}].where",
-                'expected "graph": schema 1.0 defines no step outside of the graph',
+                'expected "graph": no schema defines a step outside of the graph',
             )
     return tuple(step for step in steps if isinstance(step, dict))
 
@@ -313,11 +315,27 @@ def _read_input(fields: Fields) -> InputRules:
 
 def _read_geometry(fields: Fields) -> MapGeometry:
     geometry = MapGeometry(
-        mode=fields.text("mode", choices=("stretch", "letterbox")),
+        mode=fields.text("mode", choices=MAP_MODES),
         map_size=fields.size("map_size"),
     )
     fields.finish()
     return geometry
+
+
+def _read_tiling(fields: Fields) -> Tiling | None:
+    before = len(fields.problems)
+    size = fields.size("size")
+    if min(size) < MIN_TILE and len(fields.problems) == before:
+        fields.problem(
+            "size", f"found {list(size)}, expected sides of at least {MIN_TILE}"
+        )
+    overlap = fields.number("overlap", low=0, high=MAX_OVERLAP)
+    blend = fields.text("blend", choices=BLENDS)
+    score = fields.text("score", choices=BLENDS)
+    fields.finish()
+    if len(fields.problems) > before:
+        return None
+    return Tiling(size=size, overlap=overlap, blend=blend, score=score)
 
 
 def _read_category(fields: Fields) -> CategoryConfig:
@@ -337,15 +355,16 @@ def _read_run_category(fields: Fields) -> RunCategory:
 
 def _read_settings(fields: Fields) -> dict[str, Any]:
     """Give the members of `CategorySettings`."""
-    for key in ("roi", "tiling", "regions"):
+    for key in ("roi", "regions"):
         if fields.has(key):
-            fields.problem(key, "expected null: schema 1.0 does not define it yet")
+            fields.problem(key, "expected null: no schema defines it yet")
     return {
         "thresholds": read_thresholds(fields.fields("thresholds")),
         "calibration": read_calibration(fields.fields("calibration")),
         "map_geometry": fields.maybe(
             "map_geometry", lambda key: _read_geometry(fields.fields(key))
         ),
+        "tiling": fields.maybe("tiling", lambda key: _read_tiling(fields.fields(key))),
     }
 
 

@@ -26,6 +26,7 @@ from .errors import ConfigError, ImageError
 from .infer_config import CategorySettings, InputRules, select_category
 from .thresholds import FLOAT32_MAX, is_anomaly, p_value
 from .thresholds_file import ThresholdsFile
+from .tiling import score_picture
 
 Image = npt.NDArray[np.uint8]
 AnomalyMap = npt.NDArray[np.float32]
@@ -40,7 +41,7 @@ class Prediction:
     threshold: float
     threshold_source: str  # "bundle: conformal", "--threshold", "t.json: conformal"
     label: str  # "anomaly" when float32(score) >= float32(threshold), else "normal"
-    anomaly_map: AnomalyMap | None  # (h, w) float32 at map resolution
+    anomaly_map: AnomalyMap | None  # (h, w) float32 at map resolution, tiles joined
     ms: dict[str, float]  # wall-clock milliseconds by step
     map_mode: str = "stretch"  # how the map lies on the picture: see `map_to_image`
 
@@ -138,7 +139,10 @@ class Predictor:
     def predict_batch(
         self, images_u8: Sequence[Image], *, with_map: bool = True
     ) -> list[Prediction]:
-        """Judge several pictures of one size in one run of the graph."""
+        """Judge several pictures of one size in one run of the graph.
+
+        Where pictures are cut into tiles, each takes runs of its own.
+        """
         images = [
             check_array(image, self.rules, f"image {index}")
             for index, image in enumerate(images_u8)
@@ -153,13 +157,26 @@ class Predictor:
                 stage="infer",
             )
         start = time.perf_counter()
-        batch = images[0][None] if len(images) == 1 else np.stack(images)
-        scores, maps = self.engine.run(batch, with_map=with_map)
+        scored = self._score(images, with_map=with_map)
         infer_ms = (time.perf_counter() - start) * 1000 / len(images)
         return [
-            self._judge(float(score), maps[i] if maps is not None else None, infer_ms)
-            for i, score in enumerate(scores)
+            self._judge(float(score), anomaly_map, infer_ms)
+            for score, anomaly_map in scored
         ]
+
+    def _score(
+        self, images: Sequence[Image], *, with_map: bool
+    ) -> list[tuple[np.float32, AnomalyMap | None]]:
+        tiling = self.settings.tiling
+        if tiling is not None or len(images) == 1:
+            return [
+                score_picture(self.engine, image, tiling, with_map=with_map)
+                for image in images
+            ]
+        scores, maps = self.engine.run(np.stack(images), with_map=with_map)
+        return list(
+            zip(scores, [None] * len(images) if maps is None else maps, strict=True)
+        )
 
     def read(self, path: Path) -> Image:
         """Give the pixels of a picture file by the bundle's input rules."""

@@ -18,7 +18,12 @@ from pyimgano_runtime.errors import ConfigError
 
 CHANNELS = 112  # of stage5
 GRID = (8, 8)
-OPTIONS = {"taps": ["stage5"], "image_size": [128, 128], "sigma_px": 0.0}
+OPTIONS = {
+    "backbone": "efficientnet_lite0",
+    "taps": ["stage5"],
+    "image_size": [128, 128],
+    "sigma_px": 0.0,
+}
 
 
 @pytest.fixture

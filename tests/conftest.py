@@ -28,6 +28,15 @@ SMALL_OPTIONS: dict[str, dict[str, Any]] = {
         "bank_size": 100,
     },
     "dfm": {"image_size": [64, 64]},
+    "efficientad": {
+        "image_size": [64, 64],
+        "width": 16,
+        "channels": 64,
+        "teacher_steps": 150,
+        "steps": 300,
+        "learning_rate": 3e-3,
+        "sigma_px": 1.0,
+    },
     "knn": {"image_size": [64, 64]},
     "ensemble": {
         "members": {

@@ -31,6 +31,7 @@ METADATA_KEY: Final = "pyimgano"
 DETECTORS: Final[dict[str, str]] = {
     "anomaly_dino": "pyimgano.detectors.anomaly_dino:AnomalyDino",
     "dfm": "pyimgano.detectors.dfm:Dfm",
+    "efficientad": "pyimgano.detectors.efficientad:EfficientAD",
     "knn": "pyimgano.detectors.knn:Knn",
     "ensemble": "pyimgano.detectors.ensemble:Ensemble",
     "padim": "pyimgano.detectors.padim:PaDiM",

@@ -196,7 +196,7 @@ def pixel_cell(cell: Numbers | None) -> str:
     """Give pixel AUROC and AUPRO in one cell."""
     if cell is None or cell.get("pixel_auroc") is None:
         return MISSING
-    return f"{cell['pixel_auroc']:.3f} / {number(cell.get('aupro_0.3'))}"
+    return f"{with_interval(cell, 'pixel_auroc')} / {with_interval(cell, 'aupro_0.3')}"
 
 
 def known(cells: list[Numbers], key: str) -> list[float]:

@@ -14,7 +14,8 @@ import torch
 from conftest import Exported
 from pyimgano.datasets.generated_parts import draw_part
 from pyimgano.detectors import create_detector
-from pyimgano.detectors.ensemble import LEAST_SPREAD, Ensemble
+from pyimgano.detectors.ensemble import LEAST_SPREAD, Ensemble, _spread
+from pyimgano.detectors.feature_set import FeatureSet
 from pyimgano.detectors.interface import FitContext
 from pyimgano_runtime.errors import ConfigError
 
@@ -57,13 +58,17 @@ class Pictures:
         return iter(())
 
 
-def fitted(members: dict[str, Any], folder: Path, count: int = 12) -> Ensemble:
-    context = FitContext(
+def context_in(folder: Path) -> FitContext:
+    return FitContext(
         generator=torch.Generator().manual_seed(0),
         device=torch.device("cpu"),
         workspace=folder,
         progress=lambda *_: None,
     )
+
+
+def fitted(members: dict[str, Any], folder: Path, count: int = 12) -> Ensemble:
+    context = context_in(folder)
     ensemble = create_detector("ensemble", {"members": members})
     made: Ensemble = ensemble.fit(Pictures(count), context=context).eval()
     return made
@@ -92,12 +97,7 @@ def test_the_spread_is_the_mad_of_scores_by_models_that_never_saw_them(
         chosen = torch.arange(12) % 2 == half
         rest = Pictures(12)
         rest.images = images[~chosen]
-        context = FitContext(
-            generator=torch.Generator(),
-            device=torch.device("cpu"),
-            workspace=tmp_path,
-            progress=lambda *_: None,
-        )
+        context = context_in(tmp_path)
         other = create_detector(PIXELS["name"], PIXELS["options"])
         other.fit(rest, context=context)
         scores[chosen] = other(images[chosen])[0]
@@ -108,12 +108,7 @@ def test_the_spread_is_the_mad_of_scores_by_models_that_never_saw_them(
 def test_equal_pictures_do_not_make_a_member_drown_the_others(tmp_path: Path) -> None:
     pictures = Pictures(1)
     pictures.images = pictures.images.expand(8, -1, -1, -1).clone()
-    context = FitContext(
-        generator=torch.Generator(),
-        device=torch.device("cpu"),
-        workspace=tmp_path,
-        progress=lambda *_: None,
-    )
+    context = context_in(tmp_path)
     ensemble = create_detector("ensemble", {"members": {"a": PIXELS}})
     ensemble.fit(pictures, context=context)
     with torch.inference_mode():
@@ -182,3 +177,22 @@ def test_the_order_in_which_members_are_written_changes_nothing(tmp_path: Path) 
     other = fitted({"b": WIDE, "a": PIXELS}, tmp_path)
     images = Pictures(2).images
     assert torch.equal(one(images)[0], other(images)[0])
+
+
+def test_copies_of_one_part_go_into_one_half(tmp_path: Path) -> None:
+    context = context_in(tmp_path)
+    # Without the parts, every copy is scored by a bank that holds its twin.
+    torch.manual_seed(0)
+    member = create_detector("patchcore", {"backbone": "efficientnet_lite0",
+        "image_size": [64, 64], "bank_size": 500, "sigma_px": 0.0})  # fmt: skip
+    shape = member.deep_features.shape_of(member.backbone)
+    once = torch.randn(6, *shape)
+    values = once.repeat_interleave(2, dim=0).numpy()
+    apart = FeatureSet(values, np.arange(12))
+    together = apart.with_parts(np.arange(6).repeat(2))
+    assert _spread(member, together, context) == pytest.approx(
+        _spread(member, FeatureSet(once.numpy(), np.arange(6)), context), rel=1e-4
+    )
+    assert together.subset([1, 2]).parts.tolist() == [0, 1]
+    one_part = apart.with_parts(np.zeros(12, np.int64))
+    assert _spread(member, one_part, context) == 1.0

@@ -30,6 +30,11 @@ from pyimgano.detectors import DETECTORS
 DETECTORS["learning"] = "{HOME}"
 sys.exit(main(sys.argv[1:]))
 """
+FINDS_THIS_DETECTOR = {
+    "PYTHONPATH": os.pathsep.join(
+        [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    )
+}
 STEPS = 60
 # Wall-clock time is no part of a model, and the memory of a process is its own.
 OF_THE_MOMENT = {"finished", "peak_rss_mb", "fit_seconds", "latency_ms", "set_at"}
@@ -80,7 +85,7 @@ def kill_when(there: Path, config: Path, output: Path, *more: str) -> None:
         ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | FINDS_THIS_DETECTOR,
     )
     end = time.monotonic() + 120
     while not there.exists() and time.monotonic() < end:

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -309,18 +310,18 @@ def _spread(
 ) -> float:
     """Give the MAD of the scores of normals, each by a model that never saw it.
 
-    One normal has no spread; the member then keeps its own unit.
+    Copies and tiles of one part go into one half together. One normal has no spread;
+    the member then keeps its own unit.
     """
-    n = len(features)
-    if n < 2:
+    distinct, number = np.unique(features.parts, return_inverse=True)
+    if len(distinct) < 2:
         return 1.0
-    everything = torch.arange(n)
     scores = []
     for half in (0, 1):
-        fitted_on = everything[everything % 2 != half].numpy()
+        in_half = number % 2 == half
         twin = member.blank().to(context.device).eval()
-        twin.fit_features(features.subset(fitted_on), context=context)
-        held_out = features.subset(everything[everything % 2 == half].numpy())
+        twin.fit_features(features.subset(np.flatnonzero(~in_half)), context=context)
+        held_out = features.subset(np.flatnonzero(in_half))
         scores += [
             twin.score_features(batch.to(context.device))[0].cpu()
             for batch in held_out.batches(8)

@@ -14,13 +14,23 @@ from .interface import FitContext
 
 
 class FeatureSet:
-    """Features of many images (n, C, h, w) float32, in memory or in a mapped file."""
+    """Features of many images (n, C, h, w) float32, in memory or in a mapped file.
+
+    Args:
+        parts: (all images,) which part each shows: augmented copies, tiles and
+            photographs of one part have equal numbers, and are never divided where
+            some images are held out. Default: each image shows its own.
+    """
 
     def __init__(
-        self, values: npt.NDArray[np.float32], indices: npt.NDArray[np.int64]
+        self,
+        values: npt.NDArray[np.float32],
+        indices: npt.NDArray[np.int64],
+        parts: npt.NDArray[np.int64] | None = None,
     ) -> None:
         self._values = values
         self._indices = indices
+        self._parts = np.arange(len(values)) if parts is None else parts
 
     @classmethod
     @torch.no_grad()
@@ -68,12 +78,30 @@ class FeatureSet:
 
     def subset(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> FeatureSet:
         """Give a view of some images, by position; nothing is copied."""
-        return FeatureSet(self._values, self._indices[np.asarray(indices, np.int64)])
+        chosen = self._indices[np.asarray(indices, np.int64)]
+        return FeatureSet(self._values, chosen, self._parts)
+
+    @property
+    def parts(self) -> npt.NDArray[np.int64]:
+        """(n,) which part each image shows; see the class."""
+        return self._parts[self._indices]
+
+    def with_parts(self, parts: npt.NDArray[np.int64]) -> FeatureSet:
+        """Give the same features, of these parts (n,); nothing is copied.
+
+        Raises:
+            ValueError: not one number for each image.
+        """
+        if len(parts) != len(self):
+            raise ValueError(f"{len(parts)} parts for {len(self)} images")
+        whole = np.full(len(self._values), -1, dtype=np.int64)
+        whole[self._indices] = parts
+        return FeatureSet(self._values, self._indices, whole)
 
     def columns(self, start: int, end: int, shape: tuple[int, int, int]) -> FeatureSet:
         """Give a part of each image's features, as (C, h, w); nothing is copied."""
         flat = self._values.reshape(len(self._values), -1)[:, start:end]
-        return FeatureSet(flat.reshape(len(flat), *shape), self._indices)
+        return FeatureSet(flat.reshape(len(flat), *shape), self._indices, self._parts)
 
     def image(self, index: int) -> Tensor:
         """Give the features (C, h, w) of one image."""

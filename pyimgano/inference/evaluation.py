@@ -13,7 +13,12 @@ from pyimgano_runtime.predictor import Prediction
 
 from ..datasets.images import Image, Mask, read_mask
 from ..datasets.rows import ManifestRow
-from ..metrics import PixelMetrics, image_metric_intervals, image_metrics
+from ..metrics import (
+    PixelIntervals,
+    PixelMetrics,
+    image_metric_intervals,
+    image_metrics,
+)
 from ..metrics.oracle import oracle_image_metrics
 
 PIXEL_KEYS: Final = (
@@ -96,12 +101,20 @@ class Evaluation:
 
     Args:
         thresholds: the calibrated ones, by which F1, recall and false alarms count.
+        n_resamples: of each interval; 0 gives none. Pixel metrics take 200 at most.
+        seed: of the resampling.
     """
 
-    def __init__(self, truth: PixelTruth, thresholds: Thresholds) -> None:
+    def __init__(
+        self, truth: PixelTruth, thresholds: Thresholds, *, n_resamples: int, seed: int
+    ) -> None:
         self._truth = truth
         self._thresholds = thresholds
+        self._n_resamples, self._seed = n_resamples, seed
         self._pixels = PixelMetrics(thresholds.pixel)
+        self._pixel_intervals = PixelIntervals(
+            thresholds.pixel, n_resamples=n_resamples, seed=seed
+        )
         self.scores: list[float] = []
         self.labels: list[int] = []
         self.infer_ms: list[float] = []
@@ -113,14 +126,13 @@ class Evaluation:
         self.infer_ms.append(prediction.ms["infer"])
         if mask is not None and prediction.anomaly_map is not None:
             height, width = mask.shape
-            self._pixels.add(
-                map_to_image(
-                    prediction.anomaly_map, (height, width), mode=prediction.map_mode
-                ),
-                mask,
+            on_mask = map_to_image(
+                prediction.anomaly_map, (height, width), mode=prediction.map_mode
             )
+            self._pixels.add(on_mask, mask)
+            self._pixel_intervals.add(on_mask, mask, group=row.group)
 
-    def report(self, *, seed: int, n_resamples: int) -> dict[str, Any]:
+    def report(self) -> dict[str, Any]:
         """Give the metrics under their report keys, intervals as `<key>_ci95`."""
         threshold = self._thresholds.image
         promised = self._thresholds.provenance["image"].used_false_alarm_rate
@@ -133,13 +145,13 @@ class Evaluation:
         report: dict[str, Any] = dict(image.to_json())
         reasons = dict(image.reasons) | oracle.pop("reasons")
         report |= oracle
-        if n_resamples > 0:
+        if self._n_resamples > 0:
             intervals = image_metric_intervals(
                 scores,
                 labels,
                 threshold=threshold,
-                generator=np.random.default_rng(seed),
-                n_resamples=n_resamples,
+                generator=np.random.default_rng(self._seed),
+                n_resamples=self._n_resamples,
             )
             report |= {key: value for key, value in intervals.items() if value}
         for key in PIXEL_KEYS:
@@ -151,7 +163,7 @@ class Evaluation:
             values = pixels.to_json()
             report["pixel_images"] = values.pop("n_images")
             report["defect_regions"] = values.pop("n_defect_regions")
-            report |= values
+            report |= values | self._pixel_intervals.to_json(values)
             reasons |= pixels.reasons
         report["latency_ms"] = latency(self.infer_ms)
         report["reasons"] = reasons

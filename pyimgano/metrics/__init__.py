@@ -24,11 +24,13 @@ from pyimgano.metrics.image import (
 )
 from pyimgano.metrics.oracle import oracle_image_metrics
 from pyimgano.metrics.pixel import PixelMetrics, PixelResult
+from pyimgano.metrics.pixel_bootstrap import PixelIntervals
 
 __all__ = [
     "EngineDifferences",
     "ImageMetrics",
     "Interval",
+    "PixelIntervals",
     "PixelMetrics",
     "PixelResult",
     "auroc",

@@ -32,8 +32,8 @@ __all__ = ["PixelMetrics", "PixelResult"]
 
 _MAX_BINS = 2**20  # 3 histograms of 8 bytes: 25 MB at most
 _NORMAL, _DEFECT, _REGION = range(3)  # rows of the histogram
-_AUPRO_LIMITS = {"aupro_0.3": 0.3, "aupro_0.05": 0.05}
-_BINNED = ("pixel_auroc", *_AUPRO_LIMITS, "oracle_seg_f1")  # metrics with a bound
+AUPRO_LIMITS = {"aupro_0.3": 0.3, "aupro_0.05": 0.05}
+_BINNED = ("pixel_auroc", *AUPRO_LIMITS, "oracle_seg_f1")  # metrics with a bound
 _BLOCK_PIXELS = 2**20  # counted at a time: keeps temporaries small for any map
 
 
@@ -117,7 +117,7 @@ class PixelMetrics:
                 is NaN or infinite.
         """
         _check_image(anomaly_map_f32, mask)
-        regions, weights = _regions(mask)
+        regions, weights = region_weights(mask)
         extremes = np.stack([anomaly_map_f32.min(), anomaly_map_f32.max()])
         low_code, high_code = ordered_codes(extremes).tolist()
         self._histogram.cover(low_code, high_code)
@@ -152,7 +152,7 @@ class PixelMetrics:
         reason = self._why_no_curve(n_normal_pixels=float(normal.sum()))
         if reason is None:
             values["pixel_auroc"], bounds["pixel_auroc"] = binned_auroc(normal, defect)
-            for key, limit in _AUPRO_LIMITS.items():
+            for key, limit in AUPRO_LIMITS.items():
                 values[key], bounds[key] = binned_aupro(normal, region, limit)
             best_f1, hidden = binned_best_f1(normal, defect)
             values["oracle_seg_f1"], bounds["oracle_seg_f1"] = best_f1, hidden
@@ -219,7 +219,7 @@ def _check_image(anomaly_map_f32: NDArray[np.float32], mask: NDArray[np.bool_]) 
         )
 
 
-def _regions(mask: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.float64]]:
+def region_weights(mask: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.float64]]:
     """The region number of each pixel (H, W) int32, and 1/|R| of each region R.
 
     Number 0 is what is no defect; its weight is never used.

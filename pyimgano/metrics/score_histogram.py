@@ -60,18 +60,39 @@ class ScoreHistogram:
         weights: NDArray[np.float64] | None = None,
     ) -> None:
         """Add covered codes to a row, each with weight 1 unless given."""
-        if codes.size == 0:
-            return
+        if codes.size:
+            start, sums = self._counts(codes, weights)
+            self._rows[row, start : start + len(sums)] += sums
+
+    def add_times(
+        self,
+        rows: slice,
+        times: NDArray[np.float64],
+        codes: NDArray[np.uint32],
+        weights: NDArray[np.float64] | None = None,
+    ) -> None:
+        """Add the same covered codes to several rows, to each so many times."""
+        if codes.size:
+            start, sums = self._counts(codes, weights)
+            self._rows[rows, start : start + len(sums)] += np.outer(times, sums)
+
+    def _counts(
+        self, codes: NDArray[np.uint32], weights: NDArray[np.float64] | None
+    ) -> tuple[int, NDArray[np.float64]]:
+        """Give the lowest bin that the codes use, and the sums from it on."""
         bins = (codes.ravel() >> self._shift) - self._first_bin
         # Counting from the lowest bin used spares a pass over all bins a call.
         start = int(bins.min())
-        sums = np.bincount(bins - start, weights)
-        self._rows[row, start : start + len(sums)] += sums
+        return start, np.bincount(bins - start, weights).astype(np.float64, copy=False)
 
     @property
     def is_exact(self) -> bool:
         """Whether each bin still is one float32 number."""
         return self._shift == 0
+
+    def rows(self) -> NDArray[np.float64]:
+        """The rows, scores rising."""
+        return self._rows
 
     def occupied(self) -> NDArray[np.float64]:
         """The rows without bins that are empty in all of them, scores rising."""

@@ -70,7 +70,7 @@ def compare_engines(
     """
     first = engines[0].predictor
     truth = PixelTruth(rows, wanted=options.pixel_metrics, has_map=first.engine.has_map)
-    meters = {engine.name: _Meter(engine, truth) for engine in engines}
+    meters = {engine.name: _Meter(engine, truth, options) for engine in engines}
     against = {
         name: EngineDifferences(first.threshold)
         for name in meters
@@ -97,8 +97,7 @@ def compare_engines(
             parity.add(row.image, _pair(found[REFERENCE]), _pair(found["onnx"]))
         progress(f"{first.category}: benchmark", done, len(rows))
     reports = {
-        name: meter.report(options)
-        | (against[name].to_json() if name in against else {})
+        name: meter.report() | (against[name].to_json() if name in against else {})
         for name, meter in meters.items()
     }
     for name in against:
@@ -113,10 +112,17 @@ def compare_engines(
 class _Meter:
     """One engine's predictions and times."""
 
-    def __init__(self, engine: OpenEngine, truth: PixelTruth) -> None:
+    def __init__(
+        self, engine: OpenEngine, truth: PixelTruth, options: MeasureOptions
+    ) -> None:
         self.engine = engine
         self.predictor = engine.predictor
-        self.evaluation = Evaluation(truth, self.predictor.settings.thresholds)
+        self.evaluation = Evaluation(
+            truth,
+            self.predictor.settings.thresholds,
+            n_resamples=options.bootstrap_resamples,
+            seed=options.seed,
+        )
         self.cpu_ms: list[float] = []
         self.warm_up_ms: list[float] = []
 
@@ -132,7 +138,7 @@ class _Meter:
         self.cpu_ms.append((time.process_time() - start) * 1000)
         return prediction
 
-    def report(self, options: MeasureOptions) -> dict[str, Any]:
+    def report(self) -> dict[str, Any]:
         """Give the engine's part of the report."""
         return {
             "engine": self.predictor.engine.name,
@@ -142,9 +148,7 @@ class _Meter:
             "cpu_ms": latency(self.cpu_ms),
             "start": None,
             "peak_rss_mb": None,
-        } | self.evaluation.report(
-            seed=options.seed, n_resamples=options.bootstrap_resamples
-        )
+        } | self.evaluation.report()
 
     def _judged(self, row: ManifestRow, image: Image) -> Prediction:
         try:

@@ -11,6 +11,7 @@ from typing import Any, Final
 _WITH_INTERVAL: Final = (
     *("image_auroc", "image_ap", "image_f1", "recall", "false_alarm_rate"),
 )
+_OF_PIXELS: Final = ("pixel_auroc", "aupro_0.3", "aupro_0.05", "seg_f1")
 _NAMES: Final = (
     *("model", "dataset", "category", "seed", "precision", "engine", "dataset_name"),
 )
@@ -24,7 +25,7 @@ COLUMNS: Final = (
     *_NAMES,
     *(f"{key}{end}" for key in _WITH_INTERVAL for end in ("", "_ci95")),
     "promised_false_alarm_rate",
-    *("pixel_auroc", "aupro_0.3", "aupro_0.05", "seg_f1"),
+    *(f"{key}{end}" for key in _OF_PIXELS for end in ("", "_ci95")),
     *("label_flips", "min_threshold_distance"),
     *("max_abs_score_diff", "p99_abs_score_diff", "score_spearman"),
     *("max_abs_map_diff", "p99_abs_map_diff", "map_spearman"),

@@ -89,13 +89,17 @@ class CategoryFitter:
         with plugin_call(detector, "features"):
             features = detector.extract(data, context=context)
         groups = [row.group for row in normals]
+        samples = data.picture_samples()
+        part_of = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+        parts_of_rows = np.asarray([part_of[group] for group in groups], dtype=np.int64)
+        features = features.with_parts(parts_of_rows[samples.pictures])
         parts = folds(groups, n_folds=config.calibration.folds, seed=config.split_seed)
         with plugin_call(detector, "fit_features"):
             held_out = calibrating.out_of_fold_scores(
                 *(detector, features, parts, groups),
                 context=context,
                 pixel_quantile=config.calibration.pooled_quantile,
-                samples=data.picture_samples(),
+                samples=samples,
             )
             context.generator.manual_seed(config.seed)
             fitted = detector.fit_features(features, context=context)

@@ -410,7 +410,12 @@ class CategoryTrainer:
         truth = PixelTruth(
             rows, wanted=self.config.evaluation.pixel_metrics, has_map=has_map
         )
-        evaluation = Evaluation(truth, predictor.settings.thresholds)
+        evaluation = Evaluation(
+            truth,
+            predictor.settings.thresholds,
+            n_resamples=self.config.evaluation.bootstrap_resamples,
+            seed=self.config.seed,
+        )
         per_image = []
         images = read_ahead(rows, predictor.rules)
         for done, (row, image) in enumerate(zip(rows, images, strict=True), start=1):
@@ -421,10 +426,7 @@ class CategoryTrainer:
                 | {"label_true": row.label, "group_id": row.group_id, "meta": row.meta}
             )
             self._progress("evaluation", done, len(rows))
-        metrics = evaluation.report(
-            seed=self.config.seed,
-            n_resamples=self.config.evaluation.bootstrap_resamples,
-        )
+        metrics = evaluation.report()
         metrics["warnings"] = truth.warnings()
         metrics["pixel_metrics"] = truth.to_json()
         normals = [index for index, row in enumerate(rows) if row.label == 0]

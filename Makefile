@@ -41,8 +41,10 @@ $(RUNTIME_VENV)/.installed-test: runtime/pyproject.toml constraints.txt \
 demo: $(VENV)/.installed
 	$(BIN)/pyimgano demo --output $(DEMO_OUTPUT) --force
 
+# Two processes at least: tests use one thread each. One file stays in one process,
+# because its tests share what they train.
 test: $(VENV)/.installed-test test-runtime
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-runtime: $(RUNTIME_VENV)/.installed-test
 	cd runtime && ../$(RUNTIME_VENV)/bin/python -m pytest

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import SMALL_OPTIONS, Exported
+from conftest import LEARNING_OPTIONS, SMALL_OPTIONS, Exported
 from pyimgano.datasets.generated_parts import draw_part
 from pyimgano.datasets.images import batches_of_one_size
 from pyimgano.detectors import (
@@ -119,8 +119,8 @@ def fit(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     return run
 
 
-def create(name: str) -> Any:
-    return create_detector(name, SMALL_OPTIONS.get(name, {}))
+def create(name: str, **options: Any) -> Any:
+    return create_detector(name, SMALL_OPTIONS.get(name, {}) | options)
 
 
 @pytest.fixture(scope="module")
@@ -359,11 +359,12 @@ def test_its_steps_are_described_for_readers_of_the_bundle(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(DETECTORS))  # a plug-in has its own kinds
 def test_severe_defects_score_higher_than_normals(
-    name: str, fitted: Callable[[str], Any]
+    name: str, fit: Callable[..., Any], normals: list[np.ndarray]
 ) -> None:
+    detector = fit(create(name, **LEARNING_OPTIONS.get(name, {})), normals)
     good = draw(12, seed=5)
     bad = [i for kind in ("scratch", "stain", "missing") for i in draw(4, 6, kind)]
-    scores, _ = score(fitted(name), [*good, *bad])
+    scores, _ = score(detector, [*good, *bad])
     labels = np.array([0] * len(good) + [1] * len(bad))
     assert auroc(scores.numpy(), labels) > LEAST_AUROC
 

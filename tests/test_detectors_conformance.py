@@ -192,9 +192,9 @@ def test_forward_gives_maps_of_the_declared_size(
 def test_map_and_score_share_a_unit(name: str, fitted: Callable[[str], Any]) -> None:
     scores, maps = score(fitted(name), draw(3, seed=7))
     if maps is not None:
-        highest = maps.amax(dim=(1, 2))
-        assert (highest > 0).all()
-        assert (highest <= scores * (1 + 1e-5)).all()
+        # The score may be the mean of the highest values, or add another judge's.
+        assert (maps.amax(dim=(1, 2)) > 0).all()
+        assert (maps.mean(dim=(1, 2)) <= scores).all()
 
 
 @every_detector

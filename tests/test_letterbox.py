@@ -27,13 +27,14 @@ def test_the_graph_and_the_runtime_agree_on_the_canvas(
     size: tuple[int, int], model_size: tuple[int, int]
 ) -> None:
     letterbox = PixelInput(model_size, geometry="letterbox")
-    on_canvas = letterbox._on_canvas(torch.ones(1, 3, *size))
-    assert tuple(on_canvas.shape[-2:]) == letterbox_canvas(size, model_size)
-    rows = torch.nonzero(on_canvas[0, 0].amax(dim=1)).flatten()
-    columns = torch.nonzero(on_canvas[0, 0].amax(dim=0)).flatten()
+    picture = np.random.default_rng(0).random((1, 3, *size)).astype(np.float32)
+    on_canvas = letterbox._on_canvas(torch.from_numpy(picture)).numpy()
     canvas = letterbox_canvas(size, model_size)
-    assert int(rows[0]) == (canvas[0] - size[0]) // 2
-    assert int(columns[0]) == (canvas[1] - size[1]) // 2
+    assert on_canvas.shape[-2:] == canvas
+    top, left = (canvas[0] - size[0]) // 2, (canvas[1] - size[1]) // 2
+    below, right = canvas[0] - size[0] - top, canvas[1] - size[1] - left
+    around = ((0, 0), (0, 0), (top, below), (left, right))
+    assert np.array_equal(on_canvas, np.pad(picture, around, mode="edge"))
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -57,7 +57,7 @@ class AnomalyDinoConfig:
     geometry: str = option(
         "letterbox",
         '"stretch": both axes scaled on their own; "letterbox": aspect ratio kept, the '
-        "rest of the model's picture filled with the mean colour",
+        "rest filled with the picture's border pixels",
         choices=("stretch", "letterbox"),
     )
     bank_size: int = option(
@@ -106,7 +106,11 @@ class AnomalyDino(FeatureDetector):
             std=backbone.pixel_std,
             geometry=config.geometry,
         )
-        self.map_output = MapOutput(config.image_size, config.sigma_px)
+        height, width = config.image_size
+        stride = backbone.taps[0].stride
+        self.map_output = MapOutput(
+            config.image_size, config.sigma_px, grid=(height // stride, width // stride)
+        )
         channels = sum(tap.channels for tap in backbone.taps)
         self.register_buffer("bank", torch.zeros(0, channels))
         self.bank: Tensor  # (M, C) of length one
@@ -144,9 +148,8 @@ class AnomalyDino(FeatureDetector):
         distance = (squared / 2).reshape(n, height * width)
         n_highest = max(round(self.config.score_share * height * width), 1)
         highest = distance.topk(n_highest, dim=1).values  # (N, n_highest)
-        score = highest.mean(dim=1)
         anomaly_map = self.map_output(distance.reshape(n, height, width))
-        return score, torch.minimum(anomaly_map, score.reshape(n, 1, 1))
+        return highest.mean(dim=1), anomaly_map
 
     def preprocess_steps(self) -> list[dict[str, Any]]:
         """See `Detector.preprocess_steps`."""

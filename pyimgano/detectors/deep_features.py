@@ -65,6 +65,11 @@ class DeepFeatures(nn.Module):
         _, channels, height, width = self.to(device)(empty, backbone).shape
         return channels, height, width
 
+    def grid_of(self, backbone: Backbone) -> tuple[int, int]:
+        """Give (h, w) of one picture's features; see `shape_of`."""
+        _, height, width = self.shape_of(backbone)
+        return height, width
+
     def describe(self) -> list[dict[str, Any]]:
         """Give the steps as infer_config.json lists them."""
         return self.pixels.describe()

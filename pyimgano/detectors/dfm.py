@@ -48,7 +48,7 @@ class DfmConfig:
     geometry: str = option(
         "letterbox",
         '"stretch": both axes scaled on their own; "letterbox": aspect ratio kept, the '
-        "rest of the model's picture filled with the mean colour",
+        "rest filled with the picture's border pixels",
         choices=("stretch", "letterbox"),
     )
     retained_variance: float = option(
@@ -89,7 +89,11 @@ class Dfm(FeatureDetector):
         self.deep_features = DeepFeatures(
             backbone, config.image_size, geometry=config.geometry
         )
-        self.map_output = MapOutput(config.image_size, config.sigma_px)
+        self.map_output = MapOutput(
+            config.image_size,
+            config.sigma_px,
+            grid=self.deep_features.grid_of(backbone),
+        )
         channels = self.deep_features.channels
         self.register_buffer("center", torch.zeros(channels))
         self.register_buffer("unused_axes", torch.zeros(channels, 0))

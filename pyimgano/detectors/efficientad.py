@@ -63,7 +63,7 @@ class EfficientADConfig:
     geometry: str = option(
         "letterbox",
         '"stretch": both axes scaled on their own; "letterbox": aspect ratio kept, the '
-        "rest of the model's picture filled with the mean colour",
+        "rest filled with the picture's border pixels",
         choices=("stretch", "letterbox"),
     )
     width: int = option(32, "channels of the first layer", low=8, high=512)
@@ -173,7 +173,10 @@ class EfficientAD(Detector):
                 f"efficientad: channels is {config.channels}, expected at most "
                 f"{available}, which {config.backbone} has at {', '.join(config.taps)}"
             )
-        self.map_output = MapOutput(config.image_size, config.sigma_px)
+        height, width = config.image_size
+        self.map_output = MapOutput(
+            config.image_size, config.sigma_px, grid=(height // 4, width // 4)
+        )
         self.register_buffer("map_gain", torch.ones(2))
         self.map_gain: Tensor  # what the student's and the autoencoder's map is times
 

@@ -50,7 +50,7 @@ class KnnConfig:
     geometry: str = option(
         "letterbox",
         '"stretch": both axes scaled on their own; "letterbox": aspect ratio kept, the '
-        "rest of the model's picture filled with the mean colour",
+        "rest filled with the picture's border pixels",
         choices=("stretch", "letterbox"),
     )
     pooling: str = option(

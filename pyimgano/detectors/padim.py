@@ -41,7 +41,7 @@ class PaDiMConfig:
     geometry: str = option(
         "letterbox",
         '"stretch": both axes scaled on their own; "letterbox": aspect ratio kept, the '
-        "rest of the model's picture filled with the mean colour",
+        "rest filled with the picture's border pixels",
         choices=("stretch", "letterbox"),
     )
     rank: int = option(
@@ -83,8 +83,10 @@ class PaDiM(FeatureDetector):
         self.deep_features = DeepFeatures(
             backbone, config.image_size, geometry=config.geometry
         )
-        self.map_output = MapOutput(config.image_size, config.sigma_px)
         channels, height, width = self.deep_features.shape_of(backbone)
+        self.map_output = MapOutput(
+            config.image_size, config.sigma_px, grid=(height, width)
+        )
         self.gaussian = PositionGaussian(
             channels=channels, grid=(height, width), rank=min(config.rank, channels)
         )

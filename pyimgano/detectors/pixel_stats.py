@@ -39,7 +39,7 @@ class PixelStatsConfig:
     geometry: str = option(
         "letterbox",
         '"stretch": both axes scaled on their own; "letterbox": aspect ratio kept, the '
-        "rest of the model's picture filled with the mean colour",
+        "rest filled with the picture's border pixels",
         choices=("stretch", "letterbox"),
     )
     smoothing_px: float = option(
@@ -72,7 +72,9 @@ class PixelStats(FeatureDetector):
         self.pixels = PixelInput(config.image_size, geometry=config.geometry)
         self.blur = GaussianSmooth(config.image_size, config.smoothing_px)
         self.spread = GaussianSmooth(config.image_size, config.spread_px)
-        self.map_output = MapOutput(config.image_size, config.sigma_px)
+        self.map_output = MapOutput(
+            config.image_size, config.sigma_px, grid=config.image_size
+        )
         height, width = config.image_size
         self.register_buffer("mean", torch.zeros(4, height, width))
         self.register_buffer("inverse_std", torch.zeros(4, height, width))

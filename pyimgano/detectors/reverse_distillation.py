@@ -29,6 +29,7 @@ from .layers import MapOutput, PixelInput
 from .teacher_levels import (
     LevelDistances,
     LevelSet,
+    finest_grid,
     mean_of_levels,
     sum_on_finest,
     tuning_levels,
@@ -51,7 +52,7 @@ class ReverseDistillationConfig:
     geometry: str = option(
         "letterbox",
         '"stretch": both axes scaled on their own; "letterbox": aspect ratio kept, the '
-        "rest of the model's picture filled with the mean colour",
+        "rest filled with the picture's border pixels",
         choices=("stretch", "letterbox"),
     )
     width: int = option(64, "channels within the decoder", low=8, high=1024)
@@ -148,7 +149,11 @@ class ReverseDistillation(Detector):
         channels = [tap.channels for tap in backbone.taps]
         self.decoder = Decoder(channels, width=config.width, code=config.code)
         self.distances = LevelDistances()
-        self.map_output = MapOutput(config.image_size, config.sigma_px)
+        self.map_output = MapOutput(
+            config.image_size,
+            config.sigma_px,
+            grid=finest_grid(self.pixels, backbone),
+        )
         self.eval()
 
     def train(self, mode: bool = True) -> Self:

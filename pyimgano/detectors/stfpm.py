@@ -32,6 +32,7 @@ from .layers import MapOutput, PixelInput
 from .teacher_levels import (
     LevelDistances,
     LevelSet,
+    finest_grid,
     mean_of_levels,
     sum_on_finest,
     tuning_levels,
@@ -54,7 +55,7 @@ class STFPMConfig:
     geometry: str = option(
         "letterbox",
         '"stretch": both axes scaled on their own; "letterbox": aspect ratio kept, the '
-        "rest of the model's picture filled with the mean colour",
+        "rest filled with the picture's border pixels",
         choices=("stretch", "letterbox"),
     )
     steps: int = option(600, "training steps at most", low=1, high=1_000_000)
@@ -97,7 +98,11 @@ class STFPM(Detector):
         taps = [tap.name for tap in backbone.taps]
         self.student = create_backbone(config.backbone, taps=taps, pretrained=False)
         self.distances = LevelDistances()
-        self.map_output = MapOutput(config.image_size, config.sigma_px)
+        self.map_output = MapOutput(
+            config.image_size,
+            config.sigma_px,
+            grid=finest_grid(self.pixels, backbone),
+        )
 
     def forward(self, images_u8: Tensor) -> tuple[Tensor, Tensor]:
         """Score a batch; see `Detector.forward`."""

@@ -60,7 +60,7 @@ class SuperSimpleNetConfig:
     geometry: str = option(
         "letterbox",
         '"stretch": both axes scaled on their own; "letterbox": aspect ratio kept, the '
-        "rest of the model's picture filled with the mean colour",
+        "rest filled with the picture's border pixels",
         choices=("stretch", "letterbox"),
     )
     hidden: int = option(256, "channels within the segmentation head", low=8, high=4096)
@@ -145,7 +145,11 @@ class SuperSimpleNet(Detector):
         )
         channels = self.deep_features.channels
         self.heads = Heads(channels, config.hidden)
-        self.map_output = MapOutput(config.image_size, config.sigma_px)
+        self.map_output = MapOutput(
+            config.image_size,
+            config.sigma_px,
+            grid=self.deep_features.grid_of(backbone),
+        )
         self.register_buffer("center", torch.zeros(1, channels, 1, 1))
         self.register_buffer("scale", torch.ones(1, channels, 1, 1))
         self.center: Tensor  # (1, C, 1, 1) mean of the training features

@@ -118,6 +118,16 @@ def mean_of_levels(distances: Sequence[Tensor]) -> Tensor:
     return torch.stack([distance.mean() for distance in distances]).sum()
 
 
+@torch.no_grad()
+def finest_grid(pixels: PixelInput, backbone: Backbone) -> tuple[int, int]:
+    """Give (h, w) of the finest level, by running an empty picture."""
+    device = next(backbone.parameters()).device
+    empty = torch.zeros(1, 8, 8, 3, dtype=torch.uint8, device=device)
+    levels = backbone(pixels.to(device)(empty))
+    height, width = max((v.shape[-2:] for v in levels), key=lambda size: size[0])
+    return height, width
+
+
 def sum_on_finest(distances: Sequence[Tensor]) -> Tensor:
     """Give (N, h, w): the levels' maps, each brought to the finest grid, added."""
     grid = max((d.shape[-2:] for d in distances), key=lambda size: size[0])

@@ -23,7 +23,7 @@ HAS_EFFECT: Final = sys.platform.startswith("linux")
 # a third more for other versions and for what a caller has loaded before.
 _LIBRARIES: Final = 640 * MIB
 _THREAD: Final = 96 * MIB
-_SIZE: Final = re.compile(r"(\d{1,15})([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_SIZE: Final = r"(\d{1,15})([KMGTkmgt]?)(?:[iI]?[bB])?"
 _LARGEST: Final = MIB * MIB * MIB  # RLIMIT_AS is a signed number of 64 bits
 _UNITS: Final = {"": 1, "K": 1024, "M": MIB, "G": 1024 * MIB, "T": MIB * MIB}
 
@@ -36,7 +36,7 @@ def parse_size(text: str) -> int | None:
     """
     if text.lower() == "none":
         return None
-    match = _SIZE.fullmatch(text) if text.isascii() else None
+    match = re.fullmatch(_SIZE, text) if text.isascii() else None
     if match is None:
         raise ValueError(f'found "{text}", expected a size such as 4G or 512M')
     size = int(match[1]) * _UNITS[match[2].upper()]

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from .atomic import refuse_existing_file
 from .errors import ConfigError
 
 if TYPE_CHECKING:
@@ -91,6 +90,8 @@ class RowWriter:
         self._stream: TextIO = sys.stdout
         if self._path is None:
             return
+        from .atomic import refuse_existing_file
+
         if not self._path.name:
             raise ConfigError(f'--output "{output}": is a folder, expected a file')
         refuse_existing_file(self._path, force=force, is_ours=_looks_like_rows)

@@ -169,6 +169,13 @@ def _add_infer(infer: argparse.ArgumentParser) -> None:
         "--fail-on-anomaly", action="store_true", help="exit 1 if one was seen"
     )
     _threads(infer)
+    infer.add_argument(
+        "--decode-workers",
+        type=_workers,
+        metavar="N",
+        help="threads that decode pictures ahead of the model; 0: none (default: the "
+        "cores this process may use, at most 4)",
+    )
     _max_memory(infer)
     _trust(infer)
     infer.add_argument("input", nargs="+", metavar="INPUT", help="files or folders")
@@ -248,7 +255,8 @@ def _memory_limit(options: argparse.Namespace) -> int | None:
     from .memory_limit import HAS_EFFECT, default_limit, least_limit, show_size
 
     asked = getattr(options, "threads", None) or 1  # info starts none
-    threads = max(asked, usable_cores())  # numpy and OpenCV use all
+    workers = getattr(options, "decode_workers", None) or 1
+    threads = max(asked, workers, usable_cores())  # OpenCV uses all
     least = least_limit(threads)
     if options.max_memory is None:
         return default_limit(threads)
@@ -313,6 +321,14 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _workers(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text[:5]) <= 1024):
+        raise argparse.ArgumentTypeError(
+            f'found "{text}", expected a whole number from 0 to 1024'
+        )
+    return int(text)
+
+
 def _threshold(text: str) -> float:
     try:
         value = float(text)
@@ -331,7 +347,11 @@ def _infer(options: argparse.Namespace) -> int:
     saver = PictureSaver(
         options.save_maps, options.save_overlays, predictor, force=options.force
     )
-    tally = write_rows(predictor, paths, writer, saver, say=_say)
+    tally = write_rows(
+        *(predictor, paths, writer, saver),
+        say=_say,
+        decode_workers=options.decode_workers,
+    )
     if tally.stopped:
         return 0
     if tally.failed:

@@ -186,3 +186,37 @@ def test_an_interrupted_process_ends_130_with_its_workers(
     assert err.endswith("pyimgano-runtime: interrupted\n")
     assert "Traceback" not in err
     assert not list(tmp_path.glob("*rows*"))
+
+
+FLAT_MB = 6.0  # measured: 0.0 MB; 200 of these pictures alone would be 40 MB
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_stays_flat_over_pictures_of_changing_sizes(tmp_path: Path) -> None:
+    bundle, rng = write_bundle(tmp_path / "b"), np.random.default_rng(3)
+    for number in range(40):
+        height, width = rng.integers(8, 400, 2)
+        np.save(tmp_path / f"{number}.npy", grey(number, int(height), int(width)))
+    code = f"""
+from pathlib import Path
+from pyimgano_runtime import Predictor
+from pyimgano_runtime.rows import predict_files
+
+def resident_mb():
+    text = Path("/proc/self/status").read_text()
+    return int(text.partition("VmRSS:")[2].split()[0]) / 1024
+
+predictor = Predictor.open({str(bundle)!r}, threads=2)
+paths = sorted(Path({str(tmp_path)!r}).glob("*.npy")) * 15
+marks = []
+rows = predict_files(predictor, paths, with_map=True, decode_workers=2)
+for number, (row, _, _) in enumerate(rows):
+    assert row["ok"]
+    if number in (200, 599):
+        marks.append(resident_mb())
+print(marks[1] - marks[0])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) <= FLAT_MB

@@ -29,7 +29,7 @@ HOUSE: Final = Path(__file__).parents[1]
 GOAL: Final = 1.3
 GROWTH_GOAL: Final = 1.05  # the last quarter of a folder against the second
 SIZES: Final = 40  # different pictures
-SMALLEST, LARGEST = 64, 1024  # px a side
+SMALLEST, LARGEST = 64, 640  # px a side
 SAMPLES: Final = 100
 PAIRS: Final = (
     ("infer, .npy", "session alone"),

@@ -28,7 +28,7 @@ from pyimgano_runtime.rows import predict_files
 HOUSE: Final = Path(__file__).parents[1]
 GOAL: Final = 1.7
 DIFFERENT: Final = 50  # pictures that are drawn; files repeat them under other names
-BLOCK: Final = 50  # pictures of one side before the other side's turn
+BLOCK: Final = 25  # pictures of one side before the other side's turn
 
 
 def write_pictures(folder: Path, n: int, side: int) -> list[Path]:

@@ -88,7 +88,7 @@ def accept(
     Exit codes: 0 accepted; 1 a gate was missed; 2 refused.
     """
     from pyimgano_runtime.bundle import open_bundle
-    from pyimgano_runtime.engine import usable_cores
+    from pyimgano_runtime.cores import usable_cores
     from pyimgano_runtime.errors import ConfigError
 
     from .datasets.catalog import DataSource

@@ -87,6 +87,13 @@ if TYPE_CHECKING:
 )
 @click.option("--threads", type=click.IntRange(1, 1024), help="onnxruntime threads.")
 @click.option(
+    "--decode-workers",
+    type=click.IntRange(0, 1024),
+    metavar="N",
+    help="Threads that decode pictures ahead of the model; 0: none. Default: the cores "
+    "this process may use, at most 4.",
+)
+@click.option(
     "--print-effective-config",
     is_flag=True,
     help="Print what would be used, and whether a flag, the file or a default says "
@@ -107,6 +114,7 @@ if TYPE_CHECKING:
 def infer(
     inputs: tuple[str, ...],
     print_effective_config: bool,
+    decode_workers: int | None,
     output: str | None,
     save_maps: str | None,
     save_overlays: str | None,
@@ -130,7 +138,9 @@ def infer(
         return 0
     if not inputs:
         raise ConfigError("no INPUT given; expected picture files or folders")
-    return _judge(options, inputs, output, save_maps, save_overlays, force)
+    return _judge(
+        options, inputs, output, save_maps, save_overlays, force, decode_workers
+    )
 
 
 def _effective(options: InferOptions) -> dict[str, Any]:
@@ -154,6 +164,7 @@ def _judge(
     save_maps: str | None,
     save_overlays: str | None,
     force: bool,
+    decode_workers: int | None,
 ) -> int:
     from pyimgano_runtime.bundle import unlisted_warnings
     from pyimgano_runtime.row_output import PictureSaver, RowWriter, write_rows
@@ -185,7 +196,9 @@ def _judge(
     for warning in source.fit_warnings:
         _say(f"warning: {warning}")
     saver = PictureSaver(save_maps, save_overlays, predictor, force=force)
-    tally = write_rows(predictor, paths, writer, saver, say=_say)
+    tally = write_rows(
+        *(predictor, paths, writer, saver), say=_say, decode_workers=decode_workers
+    )
     return EXIT_FAILED if tally.failed else 0
 
 

@@ -17,11 +17,11 @@ import numpy.typing as npt
 from pyimgano_runtime.decode import decode_bytes, inspect_bytes, read_file
 from pyimgano_runtime.errors import ImageError
 from pyimgano_runtime.infer_config import InputRules
+from pyimgano_runtime.ordered_threads import in_order
 
 from .images import mask_files, mask_problem, row_prefix, shrunk, size_problem
 from .issues import IssueLog, IssueSeverity
 from .near_duplicates import DESCRIPTOR_SIZE, descriptor
-from .ordered_threads import in_order
 from .rows import MASK_ABOVE, ManifestRow
 
 Grey = npt.NDArray[np.uint8]

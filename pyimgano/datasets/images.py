@@ -12,10 +12,10 @@ import numpy.typing as npt
 from pyimgano_runtime.decode import inspect_image, read_image
 from pyimgano_runtime.errors import DatasetError, ImageError
 from pyimgano_runtime.infer_config import InputRules
+from pyimgano_runtime.ordered_threads import in_order
 
 from .issues import raise_listed
 from .layouts.folder_pictures import picture_names
-from .ordered_threads import in_order
 from .rows import MASK_ABOVE, ManifestRow
 
 Image = npt.NDArray[np.uint8]

@@ -19,7 +19,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from .ordered_threads import in_order
+from pyimgano_runtime.ordered_threads import in_order
+
 from .perceptual_hash import (
     DESCRIPTOR_SIZE,
     Grey,

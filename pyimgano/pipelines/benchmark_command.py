@@ -15,7 +15,7 @@ from typing import Any, Final
 from pyimgano_runtime._reader import parse_json
 from pyimgano_runtime.atomic import new_folder, refuse_replacing
 from pyimgano_runtime.bundle import open_bundle
-from pyimgano_runtime.engine import usable_cores
+from pyimgano_runtime.cores import usable_cores
 from pyimgano_runtime.errors import ConfigError
 
 from ..datasets.catalog import list_dataset_categories

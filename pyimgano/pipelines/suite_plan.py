@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from pyimgano_runtime.engine import usable_cores
+from pyimgano_runtime.cores import usable_cores
 from pyimgano_runtime.paths import plain_name
 
 from ..datasets.catalog import read_dataset

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pyimgano_runtime.calibration import conformal_rank
+from pyimgano_runtime.cores import usable_cores
 from pyimgano_runtime.decode import decoder_name
-from pyimgano_runtime.engine import usable_cores
 from pyimgano_runtime.infer_config import InputRules
 
 from ..datasets.catalog import DataSource, scan_dataset

@@ -27,7 +27,7 @@ from typing import Any, Final
 from fuzz_mutants import mutated_model, mutated_text, zoo
 from tiny_bundle import grey, write_bundle
 
-from pyimgano_runtime.engine import usable_cores
+from pyimgano_runtime.cores import usable_cores
 from pyimgano_runtime.memory_limit import MIB, least_limit, limit_memory
 
 HEADROOM: Final = 512 * MIB  # of memory, beyond what the libraries need

@@ -55,7 +55,7 @@ from hostile_parts import (
 )
 from tiny_bundle import graph, grey, map_bytes, model, save_picture
 
-from pyimgano_runtime.engine import usable_cores
+from pyimgano_runtime.cores import usable_cores
 from pyimgano_runtime.memory_limit import MIB, least_limit, show_size
 
 CHECK: Final = ("check", "{bundle}")

@@ -18,7 +18,8 @@ from tiny_bundle import graph, grey, model, model_spec, save_picture, write_bund
 
 from pyimgano_runtime import BundleError
 from pyimgano_runtime.cli import main
-from pyimgano_runtime.engine import OnnxEngine, usable_cores
+from pyimgano_runtime.cores import usable_cores
+from pyimgano_runtime.engine import OnnxEngine
 from pyimgano_runtime.memory_limit import (
     MIB,
     default_limit,

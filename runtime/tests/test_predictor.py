@@ -23,7 +23,8 @@ from tiny_bundle import (
 )
 
 from pyimgano_runtime import ConfigError, ImageError, Predictor
-from pyimgano_runtime.engine import OnnxEngine, usable_cores
+from pyimgano_runtime.cores import usable_cores
+from pyimgano_runtime.engine import OnnxEngine
 from pyimgano_runtime.infer_config import InputRules
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -70,3 +71,65 @@ def test_a_machine_without_onnxruntime_is_told_what_to_install(
     assert done.returncode == 5
     assert done.stderr.endswith("pip install numpy onnxruntime\n")
     assert "Traceback" not in done.stderr
+
+
+LATE = {
+    *("concurrent.futures", "difflib", "shutil", "traceback"),
+    *("pyimgano_runtime.calibrate_cli", "pyimgano_runtime.thresholds_file"),
+}
+
+
+def start(folder: Path, code: str) -> str:
+    """Run `infer` on one picture of a small bundle between two pieces of code."""
+    from tiny_bundle import grey, save_picture, write_bundle
+
+    bundle = write_bundle(folder / "bundle")
+    save_picture(folder / "a.png", grey(7))
+    command = ["infer", "--bundle", str(bundle), str(folder / "a.png")]
+    return run(code.replace("INFER", f"main({command!r})"))
+
+
+def test_one_picture_waits_for_no_module_that_it_does_not_need(tmp_path: Path) -> None:
+    code = (
+        "import sys, numpy, onnxruntime\nbefore = {*sys.modules}\n"
+        "from pyimgano_runtime.cli import main\nINFER\n"
+        f"print(sorted({LATE!r} & ({{*sys.modules}} - before)))"
+    )
+    assert start(tmp_path, code).splitlines()[-1] == "[]"
+
+
+def test_every_file_is_opened_once(tmp_path: Path) -> None:
+    code = (
+        "import sys, numpy, onnxruntime, collections\n"
+        "from pyimgano_runtime.cli import main\n"
+        "opened = collections.Counter()\n"
+        "def note(event, facts):\n"
+        "    if event == 'open' and isinstance(facts[0], str):\n"
+        "        opened[facts[0].rpartition('/')[2]] += 1\n"
+        "sys.addaudithook(note)\nINFER\n"
+        "print([opened[n] for n in ('infer_config.json', 'tiny.onnx', 'a.png')])"
+    )
+    assert start(tmp_path, code).splitlines()[-1] == "[1, 1, 1]"
+
+
+def test_a_prediction_opens_no_file(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom pyimgano_runtime import Predictor\n"
+        "from pyimgano_runtime.cli import main\n"
+        "opened = []\nsys.addaudithook(\n"
+        "    lambda event, facts: event == 'open' and opened.append(facts[0]))\n"
+        "INFER\n"
+        f"predictor = Predictor.open({str(tmp_path / 'bundle')!r})\n"
+        f"image = predictor.read({str(tmp_path / 'a.png')!r})\n"
+        "predictor.predict(image)\n"
+        "opened.clear()\npredictor.predict(image)\npredictor.predict(image)\n"
+        "print(opened)"
+    )
+    assert start(tmp_path, code).splitlines()[-1] == "[]"
+
+
+def test_garbage_is_collected_again_after_the_start(tmp_path: Path) -> None:
+    code = "import gc\nfrom pyimgano_runtime.cli import main\nINFER\n"
+    assert start(tmp_path, code + "print(gc.isenabled())").endswith("\nTrue\n")
+    off = "import gc; gc.disable()\n" + code + "print(gc.isenabled())"
+    assert start(tmp_path, off).endswith("\nFalse\n")

@@ -11,7 +11,6 @@ reading finds all problems of a file; the caller raises before using any of it.
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
@@ -47,6 +46,8 @@ class Problem(str):
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Give the known name that a misspelt one probably stands for."""
+    import difflib  # only where something is wrong: 1 ms at the start
+
     match = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
     return match[0] if match else None
 

@@ -6,7 +6,6 @@ import hashlib
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +13,7 @@ from ._reader import parse_json
 from .errors import BundleError, raise_all
 from .infer_config import FILE_NAME, InferConfig
 from .paths import read_listed
+from .quick_dataclass import dataclass
 
 SHOWN_UNLISTED: Final = 5
 MAX_CONFIG_BYTES: Final = 64 * 1024 * 1024

@@ -11,16 +11,22 @@ import io
 import math
 import os
 import sys
-import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ._version import __version__
 from .errors import BundleError, ConfigError, ParityError, PyimganoError
 
 if TYPE_CHECKING:
-    from .bundle import Bundle
+    from pathlib import Path
 
+    from .bundle import Bundle
+    from .predictor import Predictor
+    from .row_output import RowWriter
+
+PROGRAM: Final = "pyimgano-runtime"
 EXIT_ANOMALY: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_BUNDLE: Final = 3
@@ -40,7 +46,8 @@ EXIT_TEXT: Final = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code."""
-    options = _parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser(given).parse_args(given)
     commands = {
         "infer": _infer,
         "check": _check,
@@ -49,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # any file name can be shown
+    # numpy's and OpenCV's own threads do nothing here, but each takes time and memory.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         from .memory_limit import limit_memory
 
@@ -78,6 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", EXIT_INTERRUPTED)
     except Exception:
+        import traceback  # here: help and results do not wait for it
+
         # A fault of ours must not end with Python's 1, which means "anomaly seen".
         traceback.print_exc()
         return _fail("this is a fault of pyimgano-runtime; report it", EXIT_RUNTIME)
@@ -92,28 +103,38 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
+    """Give the parser of a command line; only the command in it gets its options."""
+    if not {"-h", "--help"} & {*given}:
+        # Each argument asks for a formatter, which imports shutil for the width.
+        formatter: Any = partial(argparse.HelpFormatter, width=80)
+    else:
+        formatter = argparse.HelpFormatter
     parser = argparse.ArgumentParser(
-        prog="pyimgano-runtime",
+        prog=PROGRAM,
         description="Run a PyImgAno bundle: needs numpy and onnxruntime, not torch.",
         epilog=EXIT_TEXT,
+        formatter_class=formatter,
     )
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    _add_infer(commands)
-    _add_check_and_info(commands)
-    _add_calibrate(commands)
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", prog=PROGRAM
+    )
+    named = next((word for word in given if not word.startswith("-")), None)
+    for name, (summary, example, add_arguments) in _COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            epilog=f"example: {PROGRAM} {example}",
+            formatter_class=formatter,
+        )
+        if name == named:
+            add_arguments(command)
     return parser
 
 
-def _add_infer(commands: Any) -> None:
-    infer = _command(
-        commands,
-        "infer",
-        "score pictures, one JSON row each",
-        "pyimgano-runtime infer --bundle bundle --save-overlays out photos/",
-    )
+def _add_infer(infer: argparse.ArgumentParser) -> None:
     infer.add_argument("--bundle", required=True, help="the bundle folder")
     infer.add_argument("--category", help="which one, where the bundle holds several")
     which = infer.add_mutually_exclusive_group()
@@ -148,58 +169,63 @@ def _add_infer(commands: Any) -> None:
         "--fail-on-anomaly", action="store_true", help="exit 1 if one was seen"
     )
     _threads(infer)
+    infer.add_argument(
+        "--decode-workers",
+        type=_workers,
+        metavar="N",
+        help="threads that decode pictures ahead of the model; 0: none (default: the "
+        "cores this process may use, at most 4)",
+    )
     _max_memory(infer)
     _trust(infer)
     infer.add_argument("input", nargs="+", metavar="INPUT", help="files or folders")
 
 
-def _add_check_and_info(commands: Any) -> None:
-    check = _command(
-        commands,
-        "check",
-        "prove on this machine that the bundle scores as it was trained",
-        "pyimgano-runtime check bundle",
-    )
+def _add_check(check: argparse.ArgumentParser) -> None:
     check.add_argument("bundle", metavar="BUNDLE", help="the bundle folder")
     check.add_argument("--json", action="store_true", help="print JSON")
     _threads(check)
     _max_memory(check)
     _trust(check)
 
-    info = _command(
-        commands, "info", "say what a bundle is", "pyimgano-runtime info bundle"
-    )
+
+def _add_info(info: argparse.ArgumentParser) -> None:
     info.add_argument("bundle", metavar="BUNDLE", help="the bundle folder")
     info.add_argument("--json", action="store_true", help="print JSON")
     _max_memory(info)
     _trust(info)
 
 
-def _add_calibrate(commands: Any) -> None:
+def _add_calibrate(calibrate: argparse.ArgumentParser) -> None:
     from .calibrate_cli import add_arguments
 
-    calibrate = _command(
-        commands,
-        "calibrate",
-        "set thresholds on this device's own pictures of good parts",
-        "pyimgano-runtime calibrate bundle good/ --output thresholds.json",
-    )
     add_arguments(calibrate)
     _threads(calibrate)
     _max_memory(calibrate)
     _trust(calibrate)
 
 
-def _command(
-    commands: Any, name: str, summary: str, example: str
-) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=summary,
-        description=summary[0].upper() + summary[1:] + ".",
-        epilog=f"example: {example}",
-    )
-    return parser
+# name: (summary, example, what declares its options)
+_COMMANDS: Final[
+    dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]]
+] = {
+    "infer": (
+        "score pictures, one JSON row each",
+        "infer --bundle bundle --save-overlays out photos/",
+        _add_infer,
+    ),
+    "check": (
+        "prove on this machine that the bundle scores as it was trained",
+        "check bundle",
+        _add_check,
+    ),
+    "info": ("say what a bundle is", "info bundle", _add_info),
+    "calibrate": (
+        "set thresholds on this device's own pictures of good parts",
+        "calibrate bundle good/ --output thresholds.json",
+        _add_calibrate,
+    ),
+}
 
 
 def _threads(parser: argparse.ArgumentParser) -> None:
@@ -225,11 +251,12 @@ def _memory_limit(options: argparse.Namespace) -> int | None:
     """Give the bytes that the command may take; None for no limit."""
     if options.max_memory == 0:
         return None
-    from .engine import usable_cores
+    from .cores import usable_cores
     from .memory_limit import HAS_EFFECT, default_limit, least_limit, show_size
 
     asked = getattr(options, "threads", None) or 1  # info starts none
-    threads = max(asked, usable_cores())  # numpy and OpenCV use all
+    workers = getattr(options, "decode_workers", None) or 1
+    threads = max(asked, workers, usable_cores())  # OpenCV uses all
     least = least_limit(threads)
     if options.max_memory is None:
         return default_limit(threads)
@@ -294,6 +321,14 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _workers(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text[:5]) <= 1024):
+        raise argparse.ArgumentTypeError(
+            f'found "{text}", expected a whole number from 0 to 1024'
+        )
+    return int(text)
+
+
 def _threshold(text: str) -> float:
     try:
         value = float(text)
@@ -305,8 +340,44 @@ def _threshold(text: str) -> float:
 
 
 def _infer(options: argparse.Namespace) -> int:
+    with _no_collection():
+        paths, predictor, writer = _ready(options)
+    from .row_output import PictureSaver, write_rows
+
+    saver = PictureSaver(
+        options.save_maps, options.save_overlays, predictor, force=options.force
+    )
+    tally = write_rows(
+        *(predictor, paths, writer, saver),
+        say=_say,
+        decode_workers=options.decode_workers,
+    )
+    if tally.stopped:
+        return 0
+    if tally.failed:
+        return EXIT_INPUTS
+    return EXIT_ANOMALY if tally.anomalies and options.fail_on_anomaly else 0
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Leave garbage alone for the block: imports make many objects and no garbage."""
+    import gc
+
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _ready(options: argparse.Namespace) -> tuple[list[Path], Predictor, RowWriter]:
+    """Give the pictures, what judges them and what takes the rows, all checked."""
     from .predictor import Predictor
-    from .row_output import PictureSaver, RowWriter, write_rows
+    from .row_output import RowWriter
     from .sources import list_inputs
 
     thresholds = None
@@ -326,15 +397,7 @@ def _infer(options: argparse.Namespace) -> int:
         threshold=options.threshold,
         thresholds=thresholds,
     )
-    saver = PictureSaver(
-        options.save_maps, options.save_overlays, predictor, force=options.force
-    )
-    tally = write_rows(predictor, paths, writer, saver, say=_say)
-    if tally.stopped:
-        return 0
-    if tally.failed:
-        return EXIT_INPUTS
-    return EXIT_ANOMALY if tally.anomalies and options.fail_on_anomaly else 0
+    return paths, predictor, writer
 
 
 def _calibrate(options: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from .cores import usable_cores
 from .errors import BundleError, ImageError
 from .infer_config import ModelSpec
 from .onnx_rules import check_graph
@@ -181,19 +182,3 @@ def engine_errors() -> tuple[type[Exception], ...]:
         for member in vars(state).values()
         if isinstance(member, type) and issubclass(member, Exception)
     )
-
-
-def usable_cores() -> int:
-    """Cores this process may use: its affinity, within the container's quota."""
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-    try:
-        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as stream:  # noqa: PTH123 - no pathlib at start-up
-            quota, period = stream.read().split()
-        if quota != "max":
-            cores = min(cores, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass  # no cgroup v2 quota here
-    return max(1, cores)

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import Any, Final, Protocol
 
 from ._reader import closest
 from .errors import ConfigError
 from .geometry import letterbox_canvas
+from .quick_dataclass import dataclass
 from .tiling import Tiling
 
 FLOAT32_MAX: Final = 3.4028234663852886e38

@@ -17,13 +17,14 @@ from typing import Final
 
 MIB: Final = 1024 * 1024
 HAS_EFFECT: Final = sys.platform.startswith("linux")
-# Measured with bundles/demo, Python 3.11, onnxruntime 1.32, OpenCV 5.0 (peak of address
-# space): 340 MB on one thread, 594 on 2, 741 on 4, 1,036 on 8, 1,627 on 16. Less than
-# needed does not end in an error: OpenCV was seen to crash while it loaded, so there is
-# a third more for other versions and for what a caller has loaded before.
+# Measured with bundles/demo, Python 3.11, onnxruntime 1.32, OpenCV 5.0 on two cores
+# (peak of address space), with as many decode workers, at most 4: 404 MB on one
+# thread, 614 on 2, 909 on 4, 1,130 on 8, 1,471 on 16. Less than needed does not end in
+# an error: OpenCV was seen to crash while it loaded, so there is some more for other
+# versions and for what a caller has loaded before.
 _LIBRARIES: Final = 640 * MIB
 _THREAD: Final = 96 * MIB
-_SIZE: Final = re.compile(r"(\d{1,15})([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_SIZE: Final = r"(\d{1,15})([KMGTkmgt]?)(?:[iI]?[bB])?"
 _LARGEST: Final = MIB * MIB * MIB  # RLIMIT_AS is a signed number of 64 bits
 _UNITS: Final = {"": 1, "K": 1024, "M": MIB, "G": 1024 * MIB, "T": MIB * MIB}
 
@@ -36,7 +37,7 @@ def parse_size(text: str) -> int | None:
     """
     if text.lower() == "none":
         return None
-    match = _SIZE.fullmatch(text) if text.isascii() else None
+    match = re.fullmatch(_SIZE, text) if text.isascii() else None
     if match is None:
         raise ValueError(f'found "{text}", expected a size such as 4G or 512M')
     size = int(match[1]) * _UNITS[match[2].upper()]

@@ -10,7 +10,7 @@ from typing import Final
 from .onnx_tensors import Numbers
 
 _TERM: Final = r"[A-Za-z]*(?:\.\.\.[A-Za-z]*)?"
-_EINSUM: Final = re.compile(rf"{_TERM}(?:,{_TERM})*(?:->{_TERM})?")
+_EINSUM: Final = rf"{_TERM}(?:,{_TERM})*(?:->{_TERM})?"
 # Operators of as many inputs as one likes: none of them may be left out.
 _VARIADIC: Final = frozenset(("Concat", "Einsum", "Max", "Mean", "Min", "Sum"))
 
@@ -40,7 +40,7 @@ def node_problem(
     if operator == "Einsum":
         # 1.32: the equation "...." makes a session that never comes to an end.
         equation = attributes.get("equation", Attribute()).text
-        if not _EINSUM.fullmatch(equation.replace(" ", "")):
+        if not re.fullmatch(_EINSUM, equation.replace(" ", "")):
             return "its equation is damaged"
     if operator == "Split":
         # 1.32: fewer than there are names abort the process (an index out of range).

@@ -13,8 +13,8 @@ import math
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +24,12 @@ from .decode import check_array, read_image
 from .engine import Engine, OnnxEngine
 from .errors import ConfigError, ImageError
 from .infer_config import CategorySettings, InputRules, select_category
+from .quick_dataclass import dataclass
 from .thresholds import FLOAT32_MAX, is_anomaly, p_value
-from .thresholds_file import ThresholdsFile
 from .tiling import score_picture
+
+if TYPE_CHECKING:
+    from .thresholds_file import ThresholdsFile
 
 Image = npt.NDArray[np.uint8]
 AnomalyMap = npt.NDArray[np.float32]

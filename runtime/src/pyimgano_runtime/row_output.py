@@ -12,11 +12,11 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from .atomic import refuse_existing_file
 from .errors import ConfigError
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def write_rows(
     saver: PictureSaver,
     *,
     say: Callable[[str], None],
+    decode_workers: int | None = None,
 ) -> Tally:
     """Judge each file, write its row and its pictures, and say how it went.
 
@@ -57,12 +58,17 @@ def write_rows(
 
     Args:
         say: takes a line for the person at the screen; stdout may be carrying rows.
+        decode_workers: see `rows.predict_files`; None: as many as suit this machine.
     """
-    from .rows import predict_files
+    from .rows import default_decode_workers, predict_files
 
     tally = Tally()
-    rows = predict_files(predictor, paths, with_map=saver.needed)
-    with writer, Drain() as drain:
+    if decode_workers is None:
+        decode_workers = default_decode_workers()
+    rows = predict_files(
+        *(predictor, paths), with_map=saver.needed, decode_workers=decode_workers
+    )
+    with writer, Drain() as drain, closing(rows):
         for path, (row, image, prediction) in zip(paths, rows, strict=True):
             writer.write(row)
             tally.done += 1
@@ -91,6 +97,8 @@ class RowWriter:
         self._stream: TextIO = sys.stdout
         if self._path is None:
             return
+        from .atomic import refuse_existing_file
+
         if not self._path.name:
             raise ConfigError(f'--output "{output}": is a folder, expected a file')
         refuse_existing_file(self._path, force=force, is_ours=_looks_like_rows)

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from .cores import usable_cores
 from .errors import ImageError
 
 if TYPE_CHECKING:
     from .predictor import Image, Prediction, Predictor
 
+    # A row, the pixels and what was said of them; two Nones beside an error row.
+    Judged = tuple[dict[str, Any], Image | None, Prediction | None]
+
 ROW_SCHEMA_VERSION: Final = "1.0"
+AHEAD_PER_WORKER: Final = 2  # decoded pictures, one of them at work
+MOST_WORKERS: Final = 4  # by default: more only wait for the graph
+
+
+def default_decode_workers() -> int:
+    """Give how many threads decode where nobody says: the usable cores, a few."""
+    return min(usable_cores(), MOST_WORKERS)
 
 
 def scored_row(
@@ -54,31 +66,74 @@ def error_row(name: str, predictor: Predictor, error: ImageError) -> dict[str, A
 
 
 def predict_files(
-    predictor: Predictor, paths: Iterable[Path], *, with_map: bool
-) -> Iterator[tuple[dict[str, Any], Image | None, Prediction | None]]:
+    predictor: Predictor,
+    paths: Sequence[Path],
+    *,
+    with_map: bool,
+    decode_workers: int = 0,
+) -> Generator[Judged, None, None]:
     """Give (row, pixels, prediction) of each file, in order, one row each.
 
     A picture that cannot be read or scored gives an error row and two Nones; the
-    next one goes on.
+    next one goes on. Close it where not all are wanted.
+
+    Args:
+        decode_workers: threads that decode pictures while others are scored, a few
+            ahead and no more; 0 decodes each when its turn comes.
     """
-    for path in paths:
+    with closing(_decoded(predictor, paths, decode_workers)) as decoded:
+        for path, (image, decode_ms) in zip(paths, decoded, strict=True):
+            if isinstance(image, ImageError):
+                yield error_row(str(path), predictor, image), None, None
+            else:
+                yield _judged(predictor, path, image, decode_ms, with_map)
+
+
+def _judged(
+    predictor: Predictor, path: Path, image: Image, decode_ms: float, with_map: bool
+) -> Judged:
+    start = time.perf_counter()
+    try:
+        prediction = predictor.predict(image, with_map=with_map)
+    except ImageError as error:
+        return error_row(str(path), predictor, error), None, None
+    except MemoryError:
+        return error_row(str(path), predictor, _too_large(path)), None, None
+    total_ms = decode_ms + (time.perf_counter() - start) * 1000
+    ms = {"decode": decode_ms, **prediction.ms, "total": total_ms}
+    return scored_row(str(path), predictor, prediction, ms), image, prediction
+
+
+def _decoded(
+    predictor: Predictor, paths: Sequence[Path], workers: int
+) -> Generator[tuple[Image | ImageError, float], None, None]:
+    """Give the pixels of each file, or why there are none, and milliseconds."""
+
+    def decode(index: int) -> tuple[Image | ImageError, float]:
         start = time.perf_counter()
+        image: Image | ImageError
         try:
-            image = predictor.read(path)
-            decode_ms = (time.perf_counter() - start) * 1000
-            prediction = predictor.predict(image, with_map=with_map)
+            image = predictor.read(paths[index])
         except ImageError as error:
-            yield error_row(str(path), predictor, error), None, None
-            continue
+            image = error
         except MemoryError:
-            lack = ImageError(
-                f"{path}: too large for the memory that is left; use smaller pictures "
-                "or allow more by --max-memory",
-                code="OUT_OF_MEMORY",
-                stage="decode",
-            )
-            yield error_row(str(path), predictor, lack), None, None
-            continue
-        total_ms = (time.perf_counter() - start) * 1000
-        ms = {"decode": decode_ms, **prediction.ms, "total": total_ms}
-        yield scored_row(str(path), predictor, prediction, ms), image, prediction
+            image = _too_large(paths[index])
+        return image, (time.perf_counter() - start) * 1000
+
+    if workers == 0 or len(paths) == 1:
+        yield from map(decode, range(len(paths)))
+        return
+    from .ordered_threads import in_order
+
+    ahead = workers * AHEAD_PER_WORKER
+    with closing(in_order(decode, len(paths), threads=workers, ahead=ahead)) as decoded:
+        yield from decoded
+
+
+def _too_large(path: Path) -> ImageError:
+    return ImageError(
+        f"{path}: too large for the memory that is left; use smaller pictures "
+        "or allow more by --max-memory",
+        code="OUT_OF_MEMORY",
+        stage="decode",
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, TypeVar
 
@@ -12,14 +12,25 @@ T = TypeVar("T")
 AHEAD_PER_THREAD: Final = 4  # results that may wait for their turn
 
 
-def in_order(work: Callable[[int], T], n: int, *, threads: int) -> Iterator[T]:
-    """Give the results of work(0), ..., work(n - 1) in order."""
+def in_order(
+    work: Callable[[int], T], n: int, *, threads: int, ahead: int | None = None
+) -> Generator[T, None, None]:
+    """Give the results of work(0), ..., work(n - 1) in order.
+
+    Closing it early, or an error in the caller's loop, waits for the work at hand and
+    begins no more.
+
+    Args:
+        ahead: how many items may be at work or done and not yet taken: it bounds the
+            memory of results. Default: a few a thread.
+    """
+    most = max(threads, threads * AHEAD_PER_THREAD if ahead is None else ahead)
     waiting: deque[Future[T]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
             for index in range(n):
                 waiting.append(pool.submit(work, index))
-                if len(waiting) >= threads * AHEAD_PER_THREAD:
+                if len(waiting) >= most:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

@@ -1,0 +1,67 @@
+"""Work by threads: results in order, a bounded number ahead, an end to it."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from pyimgano_runtime.ordered_threads import in_order
+
+
+def test_results_come_in_order_however_long_each_takes() -> None:
+    def work(index: int) -> int:
+        time.sleep(0.002 * (index % 5 == 0))
+        return index * index
+
+    expected = [index * index for index in range(40)]
+    assert list(in_order(work, 40, threads=4)) == expected
+
+
+def test_nothing_gives_nothing() -> None:
+    assert list(in_order(lambda index: index, 0, threads=2)) == []
+
+
+@pytest.mark.parametrize(
+    ("threads", "ahead", "most"), [(2, 3, 3), (3, 1, 3), (2, None, 8)]
+)
+def test_no_more_are_begun_than_may_wait(
+    threads: int, ahead: int | None, most: int
+) -> None:
+    begun: list[int] = []
+    results = in_order(begun.append, 100, threads=threads, ahead=ahead)
+    for taken in range(10):
+        next(results)
+        time.sleep(0.005)  # give the threads time to do too much
+        assert len(begun) <= taken + most
+    results.close()
+
+
+def test_closing_waits_for_the_work_at_hand_and_begins_no_more() -> None:
+    begun, go_on = [], threading.Event()
+
+    def work(index: int) -> None:
+        begun.append(index)
+        if index:
+            go_on.wait(30)
+
+    before = threading.active_count()
+    results = in_order(work, 50, threads=2)
+    next(results)
+    go_on.set()
+    results.close()
+    assert threading.active_count() == before
+    assert len(begun) < 50
+
+
+def test_an_error_comes_at_its_turn() -> None:
+    def work(index: int) -> int:
+        if index == 2:
+            raise ValueError("two")
+        return index
+
+    results = in_order(work, 9, threads=2)
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(ValueError, match="two"):
+        next(results)

@@ -17,6 +17,27 @@ if TYPE_CHECKING:
     from .workbench.artifacts import Run
 
 
+def _megabytes(
+    context: click.Context, parameter: click.Parameter, text: str | None
+) -> int | None:
+    """Give the MB of a size such as 2G."""
+    if text is None:
+        return None
+    from pyimgano_runtime.memory_limit import MIB, parse_size
+
+    from .workbench.config import LEAST_MEMORY_BUDGET_MB
+
+    try:
+        n_bytes = parse_size(text)
+    except ValueError as cause:
+        raise click.BadParameter(str(cause)) from cause
+    if n_bytes is None or n_bytes < LEAST_MEMORY_BUDGET_MB * MIB:
+        raise click.BadParameter(
+            f'found "{text}", expected at least {LEAST_MEMORY_BUDGET_MB}M'
+        )
+    return n_bytes // MIB
+
+
 @click.command(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Example: pyimgano train --config config.json --output run",
@@ -37,6 +58,14 @@ if TYPE_CHECKING:
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
     help="Replaces the config's device.",
+)
+@click.option(
+    "--memory-budget",
+    "memory_budget_mb",
+    metavar="SIZE",
+    callback=_megabytes,
+    help="Memory that features may take before they go to disk, such as 2G or 512M. "
+    "Replaces the config's memory_budget_mb.",
 )
 @click.option(
     "--dry-run", is_flag=True, help="Print the effective config as JSON and stop."
@@ -75,6 +104,7 @@ def train(
     config_path: Path,
     output: Path | None,
     device: str | None,
+    memory_budget_mb: int | None,
     dry_run: bool,
     preflight: bool,
     export_infer_config: bool,
@@ -117,6 +147,9 @@ def train(
     loaded = load_config(config_path)
     if device is not None:
         loaded = replace(loaded, config=replace(loaded.config, device=device))
+    if memory_budget_mb is not None:
+        config = replace(loaded.config, memory_budget_mb=memory_budget_mb)
+        loaded = replace(loaded, config=config)
     if dry_run:
         load_labelled(loaded, load_splits(loaded), input_rules())
         click.echo(json.dumps(loaded.config.to_dict(), indent=2, ensure_ascii=False))

@@ -25,7 +25,7 @@ from pyimgano.backbones.interface import Backbone
 from pyimgano.option_fields import option
 from pyimgano_runtime.errors import ConfigError
 
-from .coreset import greedy_coreset
+from .covering_bank import covering_bank
 from .feature_detector import FeatureDetector
 from .feature_set import FeatureSet
 from .interface import FitContext
@@ -64,7 +64,10 @@ class AnomalyDinoConfig:
         10_000, "normal patches kept; of more, a greedy coreset", low=1, high=1_000_000
     )
     candidates: int = option(
-        60_000, "patches the bank is picked from; more are sampled down", low=1
+        60_000,
+        "patches held in memory while the bank is picked; of more, a sample gives the "
+        "first picks and all of them the last",
+        low=1,
     )
     score_share: float = option(
         0.01,
@@ -129,13 +132,14 @@ class AnomalyDino(FeatureDetector):
             features, self.config.candidates, generator=context.generator
         ).to(context.device)  # (P, C)
         n_picks = min(self.config.bank_size, len(patches))
-        picks = greedy_coreset(
+        self.bank = covering_bank(
+            features,
             patches,
             n_picks,
+            place=lambda patches: patches,
             generator=context.generator,
             progress=lambda done: context.progress("coreset", done, n_picks),
-        )
-        self.bank = patches[picks].contiguous()
+        ).contiguous()
         return self
 
     def score_features(self, features: Tensor) -> tuple[Tensor, Tensor]:

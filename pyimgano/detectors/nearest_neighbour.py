@@ -46,14 +46,20 @@ def _ranking(queries: Tensor, bank: Tensor) -> Tensor:
 def sampled_patches(
     features: FeatureSet, limit: int, *, generator: torch.Generator
 ) -> Tensor:
-    """Give about `limit` patches (P, C), drawn evenly over the images; all if fewer."""
-    channels = features.shape[0]
-    per_image = -(-limit // len(features))  # rounded up
-    chosen = []
-    for index in range(len(features)):
-        patches = features.image(index).reshape(channels, -1).T  # (h*w, C)
-        if per_image < len(patches):
-            order = torch.randperm(len(patches), generator=generator)
-            patches = patches[order[:per_image]]
-        chosen.append(patches)
-    return torch.cat(chosen)
+    """Give about `limit` patches (P, C), drawn evenly over the images; all if fewer.
+
+    Of more images than `limit`, so many give one patch each.
+    """
+    channels, height, width = features.shape
+    images = torch.arange(len(features))
+    if len(images) > limit:
+        images = torch.randperm(len(images), generator=generator)[:limit].sort().values
+    per_image = min(-(-limit // len(images)), height * width)  # rounded up
+    sample = torch.empty(len(images), per_image, channels)
+    for place, index in zip(sample, images.tolist(), strict=True):
+        patches = features.image(index).reshape(channels, -1)  # (C, h*w)
+        if per_image < height * width:
+            order = torch.randperm(height * width, generator=generator)
+            patches = patches[:, order[:per_image]]
+        place.copy_(patches.T)
+    return sample.reshape(-1, channels)

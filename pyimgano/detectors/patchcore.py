@@ -17,7 +17,7 @@ from pyimgano.backbones.interface import Backbone
 from pyimgano.option_fields import option
 from pyimgano_runtime.errors import ConfigError
 
-from .coreset import greedy_coreset
+from .covering_bank import covering_bank
 from .deep_features import DeepFeatures
 from .feature_detector import FeatureDetector
 from .feature_set import FeatureSet
@@ -46,7 +46,10 @@ class PatchCoreConfig:
     )
     bank_size: int = option(2000, "normal patches kept", low=1, high=1_000_000)
     candidates: int = option(
-        60_000, "patches the bank is picked from; more are sampled down", low=1
+        60_000,
+        "patches held in memory while the bank is picked; of more, a sample gives the "
+        "first picks and all of them the last",
+        low=1,
     )
     pca_dims: int = option(
         0,
@@ -140,7 +143,7 @@ class PatchCore(FeatureDetector):
 
     @torch.no_grad()
     def fit_features(self, features: FeatureSet, *, context: FitContext) -> Self:
-        """Pick the bank: greedy coreset of the (sampled) normal patches."""
+        """Pick the bank: greedy coreset of the normal patches."""
         patches = sampled_patches(
             features, self.config.candidates, generator=context.generator
         ).to(context.device)  # (P, C)
@@ -148,16 +151,16 @@ class PatchCore(FeatureDetector):
         if self.config.pca_dims:
             axes = principal_axes(patches)[1][:, : self.config.pca_dims]
             self.projection = axes.float().contiguous()
-        centred = self._reduced(patches)
-        picks = greedy_coreset(
-            centred,
-            min(self.config.bank_size, len(centred)),
+        self.bank = covering_bank(
+            features,
+            self._reduced(patches),
+            min(self.config.bank_size, len(patches)),
+            place=self._reduced,
             generator=context.generator,
             progress=lambda done: context.progress(
                 "coreset", done, self.config.bank_size
             ),
-        )
-        self.bank = centred[picks].contiguous()
+        ).contiguous()
         n_neighbours = min(self.config.neighbours, len(self.bank))
         self.bank_neighbours = _nearest_in_bank(self.bank, n_neighbours)
         return self

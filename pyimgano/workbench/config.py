@@ -21,6 +21,7 @@ from ..metrics.bootstrap import MIN_RESAMPLES
 from ..option_fields import option, options_schema, read_options
 
 RECIPES: Final = ("industrial-adapt",)
+LEAST_MEMORY_BUDGET_MB: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,7 +218,10 @@ class WorkbenchConfig:
         "auto", "auto takes a GPU if there is one", choices=("auto", "cpu", "cuda")
     )
     memory_budget_mb: int = option(
-        4096, "MB that features may take; above it they go to disk", low=64
+        4096,
+        "MB for what grows with the number of pictures; features that would take more "
+        "than half of it go to disk",
+        low=LEAST_MEMORY_BUDGET_MB,
     )
     dataset: DatasetConfig = option(..., "which pictures")
     augmentation: AugmentationConfig = option(..., "how train pictures are varied")

@@ -173,6 +173,22 @@ class PositionGaussian(nn.Module):
         squared = points.square().sum(dim=2) - explained.square().sum(dim=2)  # (P, N)
         return squared.clamp_min(0.0).T.reshape(-1, *self.grid)  # (N, h, w)
 
+    def whitened(self, features: Tensor) -> Tensor:
+        """Give (N, C, h, w) features that vary alike everywhere: normals by N(0, I).
+
+        Their squared length is what `forward` gives.
+        """
+        kernel = self.whitener[:, :, None, None]  # (C, C, 1, 1)
+        white = nn.functional.conv2d(features - self.mean, kernel)  # (N, C, h, w)
+        points = white.flatten(2).permute(2, 0, 1)  # (P, N, C)
+        # The columns of G have the length (1 - 1 / lambda)^(1/2); what they explain is
+        # shrunk by lambda^(-1/2).
+        squared = self.factor.square().sum(dim=1, keepdim=True)  # (P, 1, r)
+        share = 1 / (1 + (1 - squared).clamp_min(0).sqrt())  # (P, 1, r)
+        explained = torch.matmul(points, self.factor) * share  # (P, N, r)
+        points = points - torch.matmul(explained, self.factor.transpose(1, 2))
+        return points.permute(1, 2, 0).reshape(white.shape)
+
     def dense_covariance(self) -> Tensor:
         """The covariance (P, C, C) in float64 that the stored form stands for."""
         whitener = self.whitener.double()

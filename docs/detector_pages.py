@@ -124,7 +124,7 @@ def page_numbers(name: str) -> str:
     if not sets:
         return f"{MISSING.capitalize()}."
     cls = detector_class(name)
-    pixel = ["pixel AUROC", "AUPRO 0.3"] if cls.has_map else []
+    pixel = ["pixel AUROC [95 %]", "AUPRO 0.3 [95 %]"] if cls.has_map else []
     lines = table("data set", "test normals + anomalies", "image AUROC [95 %]",
                   "recall", "false alarms: promised -> found", *pixel, "fit s", "ms",
                   "MB", "score difference", "flips")  # fmt: skip
@@ -133,7 +133,7 @@ def page_numbers(name: str) -> str:
         if cell is None:
             lines.append(row(data, MISSING, *[""] * (lines[0].count("|") - 3)))
             continue
-        pixels = [number(cell.get("pixel_auroc")), number(cell.get("aupro_0.3"))]
+        pixels = [with_interval(cell, key, "-") for key in ("pixel_auroc", "aupro_0.3")]
         lines.append(
             row(
                 data,
@@ -183,10 +183,10 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def with_interval(cell: Numbers | None, key: str) -> str:
+def with_interval(cell: Numbers | None, key: str, missing: str = MISSING) -> str:
     """Give a number with its 95 % interval, where it has one."""
     if cell is None or cell.get(key) is None:
-        return MISSING
+        return missing
     low_high = cell.get(f"{key}_ci95")
     between = "" if low_high is None else f" [{low_high[0]:.3f}, {low_high[1]:.3f}]"
     return f"{cell[key]:.3f}{between}"

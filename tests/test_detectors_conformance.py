@@ -11,7 +11,7 @@ import dataclasses
 import inspect
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,15 @@ import pytest
 import torch
 
 from conftest import LEARNING_OPTIONS, SMALL_OPTIONS, Exported
-from pyimgano.datasets.generated_parts import draw_part
-from pyimgano.datasets.images import batches_of_one_size
+from detector_trials import (
+    ImageList,
+    context_of,
+    create,
+    draw,
+    noise,
+    same_state,
+    score,
+)
 from pyimgano.detectors import (
     DETECTORS,
     create_detector,
@@ -29,7 +36,6 @@ from pyimgano.detectors import (
     load_detector,
     save_detector,
 )
-from pyimgano.detectors.interface import FitContext
 from pyimgano.detectors.plugins import load_plugins, loaded_names
 from pyimgano.metrics import auroc
 from pyimgano_exporters.onnx_graph import export_graph, model_spec
@@ -49,40 +55,6 @@ BATCH_REL = 1e-5
 LEAST_AUROC = 0.6
 
 SIZES = ((64, 64), (37, 53), (120, 41), (33, 200))
-
-
-class ImageList:
-    """Pictures in memory as a detector's TrainingData."""
-
-    def __init__(self, images: Sequence[np.ndarray]) -> None:
-        self.images = list(images)
-
-    @property
-    def n_normals(self) -> int:
-        return len(self.images)
-
-    def normals(self) -> Iterator[torch.Tensor]:
-        for batch in batches_of_one_size(iter(self.images), batch_size=5):
-            yield torch.from_numpy(batch)
-
-    def tuning_normals(self) -> Iterator[torch.Tensor]:
-        return iter(())
-
-    def defects(self) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
-        return iter(())
-
-
-def draw(count: int, seed: int, defect: str | None = None) -> list[np.ndarray]:
-    return [
-        draw_part(
-            "bracket",
-            np.random.default_rng([seed, index]),
-            size=(64, 64),
-            defect=defect,
-            severity=None if defect is None else 1.0,
-        ).image_u8
-        for index in range(count)
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -107,20 +79,10 @@ def fit(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
         seed: int = 0,
         memory_budget: int = 2**30,
     ) -> Any:
-        context = FitContext(
-            generator=torch.Generator().manual_seed(seed),
-            device=torch.device("cpu"),
-            workspace=workspace,
-            progress=lambda step, done, total: None,
-            memory_budget=memory_budget,
-        )
+        context = context_of(workspace, seed=seed, memory_budget=memory_budget)
         return detector.fit(ImageList(images), context=context).eval()
 
     return run
-
-
-def create(name: str, **options: Any) -> Any:
-    return create_detector(name, SMALL_OPTIONS.get(name, {}) | options)
 
 
 @pytest.fixture(scope="module")
@@ -134,26 +96,6 @@ def fitted(fit: Callable[..., Any], normals: list[np.ndarray]) -> Callable[[str]
         return made[name]
 
     return get
-
-
-@torch.inference_mode()
-def score(
-    detector: Any, images: Sequence[np.ndarray]
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    scores, maps = detector(torch.from_numpy(np.stack(images)))
-    return scores, maps
-
-
-def noise(size: tuple[int, int], count: int = 1, seed: int = 0) -> list[np.ndarray]:
-    random = np.random.default_rng([seed, *size])
-    return [random.integers(0, 256, (*size, 3), dtype=np.uint8) for _ in range(count)]
-
-
-def same_state(first: Any, second: Any) -> bool:
-    mine, theirs = first.state_dict(), second.state_dict()
-    return mine.keys() == theirs.keys() and all(
-        torch.equal(mine[key], theirs[key]) for key in mine
-    )
 
 
 def test_every_detector_has_small_options_for_these_tests() -> None:

@@ -127,7 +127,7 @@ class Heads(nn.Module):
         """Draw fresh weights; the cells' answer starts from the energy alone."""
         initialize(self, generator)
         with torch.no_grad():
-            self.segment[-1].weight.mul_(0.1)  # type: ignore[operator, union-attr]
+            self.segment[-1].weight.mul_(0.1)  # type: ignore[operator]
             self.gain.fill_(FIRST_GAIN)
 
     def parts(self, *names: str) -> list[nn.Parameter]:

@@ -22,7 +22,7 @@ class EdgeDensity(FeatureDetector):
     def __init__(self, config, *, backbone=None):
         super().__init__(config, backbone=backbone)
         self.pixels = PixelInput(config.image_size)  # resize: (N, 3, H, W) grey levels
-        grid = [side // config.cell_px for side in config.image_size]
+        grid = [side // 16 for side in config.image_size]
         self.map_output = MapOutput(config.image_size, config.sigma_px, grid=grid)
         self.register_buffer("normal", torch.zeros(2))  # mean and deviation
 

@@ -61,6 +61,15 @@ bundle.add_command(accept)
     metavar="N|all",
     help="Held-out pictures compared with torch.",
 )
+@click.option(
+    "--share-backbone",
+    type=click.Choice(["auto", "never"]),
+    default="auto",
+    show_default=True,
+    help="With several categories: one file for the backbone that they have in common, "
+    "where that changes no bit of a score. A runtime that reads schema 1.1 at most "
+    'needs "never".',
+)
 @click.option("--force", is_flag=True, help="Replace an existing bundle folder.")
 @takes_plugins
 def export(
@@ -71,9 +80,10 @@ def export(
     goldens: str,
     image_licence: str | None,
     parity_images: str,
+    share_backbone: str,
     force: bool,
 ) -> None:
-    """Export a run: one graph per category, compared with torch on real pictures.
+    """Export a run: a graph for each category, compared with torch on real pictures.
 
     Nothing is written unless every check passes: exit 1 names what disagrees.
     """
@@ -103,6 +113,7 @@ def export(
             goldens=goldens,
             image_licence=image_licence,
             parity_images=count,
+            share_backbone=share_backbone,
             force=force,
             progress=progress,
         )

@@ -18,6 +18,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from chained_demo import write_chained_demo
 from pyimgano_runtime import Predictor
 
 pytestmark = pytest.mark.slow
@@ -144,7 +145,7 @@ def test_a_changed_byte_in_the_model_is_refused(program: Path, bundle: Path) -> 
     ("change", "said"),
     [
         (lambda d: d.update(schema="other/thing"), "schema"),
-        (lambda d: d.update(schema_version="1.2"), 'schema_version is "1.2"'),
+        (lambda d: d.update(schema_version="1.3"), 'schema_version is "1.3"'),
         (lambda d: d.update(schema_version="2.0"), 'schema_version is "2.0"'),
         (lambda d: d.update(kind="run"), "pyimgano bundle export"),
         (lambda d: d.update(requires=["preprocess.runtime"]), "preprocess.runtime"),
@@ -252,3 +253,29 @@ def test_no_bundle_is_a_usage_error(program: Path) -> None:
     code, _, errors = run(program)
     assert code == 2
     assert "usage: run_bundle" in errors
+
+
+def test_models_in_a_chain_score_bit_for_bit_as_in_python(
+    program: Path, tmp_path: Path
+) -> None:
+    chained = write_chained_demo(tmp_path / "chained")
+    code, rows, errors = run(program, chained)
+    assert code == 0, errors
+    assert rows
+    assert [row["score"] for row in rows] == [
+        python_score(DEMO, DEMO / row["input"]) for row in rows
+    ]
+
+
+@pytest.mark.parametrize(
+    "graph", [["second"], ["first"], ["second", "first"], [], ["first", "third"]]
+)
+def test_models_that_make_no_chain_are_refused(
+    program: Path, tmp_path: Path, graph: list[str]
+) -> None:
+    chained = write_chained_demo(tmp_path / "chained")
+    edit(chained, lambda d: d["categories"]["bracket"].update(graph=graph))
+    code, rows, errors = run(program, chained)
+    assert (code, rows) == (3, [])
+    assert "refused: " in errors
+    assert "graph" in errors or "models" in errors

@@ -41,6 +41,14 @@ SHA256 = {
     "958847794a5234763d9186556fdad119",
     "infer_config_1.1_run_minimal.json": "3612b288979ecba969b1d70bcff7c839"
     "ab973c801fa389bce6b86cde971a43ef",
+    "infer_config_1.2_bundle.json": "17f392c91a37cf301ae3c45830dc6042"
+    "118736f3563ac521b1538d284e583b73",
+    "infer_config_1.2_bundle_minimal.json": "24f88525c4a2e61519cecea263c8ef36"
+    "d722a83143a3177694e72f6b2cfc1b3f",
+    "infer_config_1.2_run.json": "46100d3b24f69da447eae5f742bc1338"
+    "728aa5265992e72797c835b7dcfe547f",
+    "infer_config_1.2_run_minimal.json": "2318b426e03d32f277d310a8a75d4a14"
+    "743427ed182d42c9deb76d5d514e6a21",
 }
 NAME = re.compile(r"infer_config_(\d+)\.(\d+)_(bundle|run)(_minimal)?\.json")
 KINDS = ("bundle", "bundle_minimal", "run", "run_minimal")

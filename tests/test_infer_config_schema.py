@@ -55,10 +55,21 @@ CATEGORY_NAMES = (
     *("", " ", "  ", "a", " a", "a" * 100, "a" * 101, "a\n", "a\nb", "é", "\x00"),
     *("\u2028", "\x85", "\x7f", "//"),
 )
-KINDS = ("bundle", "run", "image", "score", "anomaly_map", "synthetic", "real", "Run")
+KINDS = (
+    "bundle",
+    "run",
+    "image",
+    "features",
+    "score",
+    "anomaly_map",
+    "synthetic",
+    "real",
+    "Run",
+)
 VERSIONS = (
     "1.1",
     "1.2",
+    "1.3",
     "2.0",
     "0.9",
     "1",
@@ -94,7 +105,7 @@ def head_is_known(document: Any) -> bool:
     return (
         isinstance(document, dict)
         and document.get("schema") == "pyimgano/infer_config"
-        and document.get("schema_version") in ("1.0", "1.1")
+        and document.get("schema_version") in ("1.0", "1.1", "1.2")
         and document.get("requires") in ([], ["tiling"])
     )
 

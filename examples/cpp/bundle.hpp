@@ -26,7 +26,7 @@ using std::string;
 
 static_assert(std::endian::native == std::endian::little, "maps are read as they lie");
 
-constexpr int MAJOR = 1, MINOR = 1;
+constexpr int MAJOR = 1, MINOR = 2;
 inline const string CONFIG = "infer_config.json", UPGRADE = "; take a newer reader";
 
 struct BundleError : std::runtime_error {
@@ -153,7 +153,8 @@ inline std::vector<float> read_map(const Bytes& bytes, int64_t height, int64_t w
 }
 
 struct Category {
-  string name, model;
+  string name;
+  std::vector<string> graph;  // models, in the order in which they run
   double threshold;
 };
 
@@ -174,8 +175,8 @@ inline Category select_category(const Json& config, std::optional<string> wanted
   if (field<string>(category, Pointer("/thresholds/compare")) != ">=")
     refuse(at + "thresholds.compare: is not \">=\"" + UPGRADE);
   const auto graph = field<std::vector<string>>(category, Pointer("/graph"));
-  if (graph.size() != 1) refuse(at + "graph: expected 1 model" + UPGRADE);
-  return {*wanted, graph[0], field<double>(category, Pointer("/thresholds/image"))};
+  if (graph.empty()) refuse(at + "graph: is empty; export the bundle again");
+  return {*wanted, graph, field<double>(category, Pointer("/thresholds/image"))};
 }
 
 // The name of the one tensor of a kind; empty where there is none.
@@ -189,4 +190,16 @@ inline string tensor_of(const Json& tensors, const string& kind, const string& d
     name = field<string>(tensor, Pointer("/name"));
   }
   return name;
+}
+
+// The names of the tensors of kind features, which go from model to model.
+inline std::vector<string> features_of(const Json& tensors) {
+  std::vector<string> names;
+  for (const Json& tensor : tensors) {
+    if (tensor.value("kind", "") != "features") continue;
+    if (tensor.value("dtype", "") != "float32")
+      refuse(CONFIG + ": models: expected features of type float32" + UPGRADE);
+    names.push_back(field<string>(tensor, Pointer("/name")));
+  }
+  return names;
 }

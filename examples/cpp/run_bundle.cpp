@@ -11,9 +11,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <deque>
 #include <iostream>
 #include <limits>
+#include <map>
 #include <optional>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -31,16 +34,22 @@ struct Result {
   int64_t map_height = 0, map_width = 0;
 };
 
+using Tensors = std::map<string, Ort::Value>;
+
+// One file: a whole graph, a backbone that categories share, or a category's head.
 class Model {
  public:
-  Model(const Bundle& bundle, const string& name) {
+  string image, score, map;            // empty where the model has none
+  std::vector<string> takes, gives;    // features
+
+  Model(const Bundle& bundle, const Ort::Env& environment, const string& name) {
     const auto model = field<Json>(bundle.config, Pointer("/models") / name);
     const auto part = [&](const char* key) { return field<Json>(model, Pointer(key)); };
-    image_ = tensor_of(part("/inputs"), "image", "uint8");
-    score_ = tensor_of(part("/outputs"), "score", "float32");
-    map_ = tensor_of(part("/outputs"), "anomaly_map", "float32");
-    if (image_.empty() || score_.empty())
-      refuse(CONFIG + ": models." + name + ": expected kinds image and score");
+    image = tensor_of(part("/inputs"), "image", "uint8");
+    takes = features_of(part("/inputs"));
+    gives = features_of(part("/outputs"));
+    score = tensor_of(part("/outputs"), "score", "float32");
+    map = tensor_of(part("/outputs"), "anomaly_map", "float32");
     file_ = field<string>(model, Pointer("/file"));
     const Bytes bytes = read_listed(bundle, file_, "model");
 
@@ -51,43 +60,98 @@ class Model {
     options.AddConfigEntry("session.model_external_initializers_file_folder_path",
                            "/dev/null/none");
     try {
-      session_ = Ort::Session(environment_, bytes.data(), bytes.size(), options);
+      session_ = Ort::Session(environment, bytes.data(), bytes.size(), options);
     } catch (const Ort::Exception& cause) {
       refuse(file_ + ": onnxruntime refuses the model (" + cause.what() + ")");
     }
+    for (const auto* list : {&takes, &gives})
+      for (const string& tensor : *list) must_have(tensor);
+    for (const string& tensor : {image, score, map}) must_have(tensor);
+  }
+
+  // Adds what the model gives to the tensors that are there.
+  void run(Tensors& tensors) {
+    std::vector<const char*> inputs, outputs;
+    std::vector<OrtValue*> values;
+    const auto take = [&](const string& name, const string& key) {
+      inputs.push_back(name.c_str());
+      values.push_back(tensors.at(key));
+    };
+    if (!image.empty()) take(image, "image");
+    for (const string& name : takes) take(name, FEATURES + name);
+    for (const string& name : gives) outputs.push_back(name.c_str());
+    for (const string* name : {&score, &map})
+      if (!name->empty()) outputs.push_back(name->c_str());
+    std::vector<OrtValue*> found(outputs.size(), nullptr);
+    try {
+      Ort::ThrowOnError(Ort::GetApi().Run(session_, nullptr, inputs.data(), values.data(),
+                                          values.size(), outputs.data(), outputs.size(),
+                                          found.data()));
+    } catch (const Ort::Exception& cause) {
+      throw ModelError(file_ + ": cannot score a picture (" + cause.what() + ")");
+    }
+    for (size_t i = 0; i < found.size(); i++) {
+      const bool features = i < gives.size();
+      const string key = features            ? FEATURES + gives[i]
+                         : i == gives.size() ? "score"
+                                             : "anomaly_map";
+      tensors.insert_or_assign(key, Ort::Value(found[i]));
+    }
+  }
+
+ private:
+  inline static const string FEATURES = "features ";  // no other key has a space
+  Ort::Session session_{nullptr};
+  string file_;
+
+  void must_have(const string& tensor) const {
     auto names = session_.GetInputNames();
     for (const string& output : session_.GetOutputNames()) names.push_back(output);
-    for (const string& wanted : {image_, score_, map_})
-      if (!wanted.empty() && std::ranges::find(names, wanted) == names.end())
-        refuse(file_ + ": has no tensor \"" + wanted + "\"; export the bundle again");
+    if (!tensor.empty() && std::ranges::find(names, tensor) == names.end())
+      refuse(file_ + ": has no tensor \"" + tensor + "\"; export the bundle again");
+  }
+};
+
+// The models of a category, in their order.
+class Chain {
+ public:
+  Chain(const Bundle& bundle, const Category& category) {
+    std::set<string> given;
+    for (const string& name : category.graph) {
+      const Model& model = models_.emplace_back(bundle, environment_, name);
+      const bool first = models_.size() == 1;
+      const bool last = models_.size() == category.graph.size();
+      const bool fed = std::ranges::all_of(
+          model.takes, [&](const string& tensor) { return given.contains(tensor); });
+      if (first == model.image.empty() || last == model.score.empty() || !fed)
+        refuse(CONFIG + ": categories." + category.name + ".graph: \"" + name +
+               "\" does not fit: the first takes the image, the last gives the score, "
+               "and features come from models before; export the bundle again");
+      given.insert(model.gives.begin(), model.gives.end());
+    }
   }
 
   Result run(Picture& picture) {
     const int64_t shape[] = {1, picture.height, picture.width, 3};
     const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
-    const auto input = Ort::Value::CreateTensor<uint8_t>(memory, picture.rgb.data(),
-                                                         picture.rgb.size(), shape, 4);
-    const char* inputs[] = {image_.c_str()};
-    const char* outputs[] = {score_.c_str(), map_.c_str()};
-    try {
-      const auto found = session_.Run({}, inputs, &input, 1, outputs, map_.empty() ? 1 : 2);
-      Result result{found[0].GetTensorData<float>()[0], {}};
-      if (found.size() == 1) return result;
-      const auto sides = found[1].GetTensorTypeAndShapeInfo().GetShape();  // 1, h, w
-      const float* values = found[1].GetTensorData<float>();
-      result.map_height = sides.at(1);
-      result.map_width = sides.at(2);
-      result.map.assign(values, values + sides.at(1) * sides.at(2));
-      return result;
-    } catch (const Ort::Exception& cause) {
-      throw ModelError(file_ + ": cannot score a picture (" + cause.what() + ")");
-    }
+    Tensors tensors;
+    tensors.emplace("image", Ort::Value::CreateTensor<uint8_t>(
+                                 memory, picture.rgb.data(), picture.rgb.size(), shape, 4));
+    for (Model& model : models_) model.run(tensors);
+    Result result{tensors.at("score").GetTensorData<float>()[0], {}};
+    const auto map = tensors.find("anomaly_map");
+    if (map == tensors.end()) return result;
+    const auto sides = map->second.GetTensorTypeAndShapeInfo().GetShape();  // 1, h, w
+    const float* values = map->second.GetTensorData<float>();
+    result.map_height = sides.at(1);
+    result.map_width = sides.at(2);
+    result.map.assign(values, values + sides.at(1) * sides.at(2));
+    return result;
   }
 
  private:
   Ort::Env environment_{ORT_LOGGING_LEVEL_FATAL, "run_bundle"};
-  Ort::Session session_{nullptr};
-  string file_, image_, score_, map_;
+  std::deque<Model> models_;
 };
 
 // The one threshold rule, in float32.
@@ -124,7 +188,7 @@ Json row_of(const string& input, const Category& category, float score) {
 }
 
 // The row of a golden; `agrees` is null where only the decoder differs.
-Json replay(const Bundle& bundle, const Category& category, Model& model,
+Json replay(const Bundle& bundle, const Category& category, Chain& model,
             const Json& golden) {
   const auto image = field<string>(golden, Pointer("/image"));
   const auto expected = field<double>(golden, Pointer("/score"));
@@ -167,7 +231,7 @@ int run(const string& folder, const std::optional<string>& wanted,
         const std::vector<string>& images) {
   const Bundle bundle = open_bundle(folder);
   const Category category = select_category(bundle.config, wanted);
-  Model model(bundle, category.model);
+  Chain model(bundle, category);
 
   int judged = 0, disagree = 0, failed = 0;
   for (const Json& golden : field<Json>(bundle.config, Pointer("/parity/goldens"))) {

@@ -7,7 +7,7 @@ import { join } from "node:path";
 
 const CONFIG = "infer_config.json";
 const SCHEMA = "pyimgano/infer_config";
-const [MAJOR, MINOR] = [1, 1];
+const [MAJOR, MINOR] = [1, 2];
 const REQUIREMENTS = new Set(); // no abilities: it cuts no tiles
 const PIXEL_RULES = {
   color_order: "RGB",
@@ -83,7 +83,7 @@ export function readConfig(root) {
   return config;
 }
 
-/** Give {name, model, threshold} of the named category, or of the only one. */
+/** Give {name, graph, threshold} of the named category, or of the only one. */
 export function selectCategory(config, wanted) {
   const names = Object.keys(field(config, ["categories"], "object")).sort();
   const name = wanted ?? (names.length === 1 ? names[0] : undefined);
@@ -98,10 +98,11 @@ export function selectCategory(config, wanted) {
   if (field(config, [...at, "thresholds", "compare"], "string") !== ">=")
     refuse(`${CONFIG}: ${at.join(".")}.thresholds.compare: is not ">="; ${UPGRADE}`);
   const graph = field(config, [...at, "graph"], "array");
-  if (graph.length !== 1)
-    refuse(`${CONFIG}: ${at.join(".")}.graph: has ${graph.length} models; ${UPGRADE}`);
+  const known = Object.keys(field(config, ["models"], "object"));
+  if (!graph.length || new Set(graph).size < graph.length || !graph.every((m) => known.includes(m)))
+    refuse(`${CONFIG}: ${at.join(".")}.graph: expected each once, of: ${known.join(", ")}`);
   const threshold = field(config, [...at, "thresholds", "image"], "number");
-  return { name, model: graph[0], threshold };
+  return { name, graph, threshold };
 }
 
 /** Give the one tensor of a kind, or undefined where there is none. */
@@ -110,6 +111,14 @@ export function tensorOf(tensors, kind, dtype) {
   if (second || (tensor && tensor.dtype !== dtype))
     refuse(`${CONFIG}: models: expected at most one ${kind}, of type ${dtype}; ${UPGRADE}`);
   return tensor;
+}
+
+/** Give the names of the tensors of kind features, which go from model to model. */
+export function featuresOf(tensors) {
+  const features = tensors.filter((entry) => entry?.kind === "features");
+  if (features.some(({ name, dtype }) => typeof name !== "string" || dtype !== "float32"))
+    refuse(`${CONFIG}: models: expected features of type float32; ${UPGRADE}`);
+  return features.map(({ name }) => name);
 }
 
 /** Give the bytes of a listed file: a plain file with the listed size and sha256. */

@@ -58,16 +58,21 @@ function decodePng(bytes, rules, where) {
   return { rgb, height, width };
 }
 
-/** Give a function from pixels to {score, map, mapSize}. */
+/** Give a model's session, and the names of its tensors by kind. */
 async function openModel(root, config, name) {
   const at = ["models", name];
   const inputs = field(config, [...at, "inputs"], "array");
   const outputs = field(config, [...at, "outputs"], "array");
-  const image = bundle.tensorOf(inputs, "image", "uint8");
-  const score = bundle.tensorOf(outputs, "score", "float32");
-  const map = bundle.tensorOf(outputs, "anomaly_map", "float32");
-  if (!image || !score) refuse(`${at.join(".")}: expected kinds image and score`);
-  const file = field(config, [...at, "file"], "string");
+  const nameOf = (tensors, kind, dtype) => bundle.tensorOf(tensors, kind, dtype)?.name;
+  const model = {
+    file: field(config, [...at, "file"], "string"),
+    image: nameOf(inputs, "image", "uint8"),
+    takes: bundle.featuresOf(inputs),
+    gives: bundle.featuresOf(outputs),
+    score: nameOf(outputs, "score", "float32"),
+    map: nameOf(outputs, "anomaly_map", "float32"),
+  };
+  const { file, image, takes, gives, score, map } = model;
   const bytes = bundle.readListed(root, config, file, "model");
   // Bytes that begin like onnxruntime's own format are not to be taken as such, and
   // external data is not to be looked for in the current directory.
@@ -75,28 +80,59 @@ async function openModel(root, config, name) {
     load_model_format: "ONNX",
     model_external_initializers_file_folder_path: "/dev/null/none",
   };
-  const wanted = map ? [score.name, map.name] : [score.name];
-  let session;
   try {
-    session = await ort.InferenceSession.create(bytes, {
+    model.session = await ort.InferenceSession.create(bytes, {
       logSeverityLevel: 4,
       extra: { session: strict },
     });
   } catch (cause) {
     refuse(`${file}: onnxruntime refuses the model (${cause.message})`);
   }
-  const known = [...session.inputNames, ...session.outputNames];
-  const missing = [image.name, ...wanted].filter((tensor) => !known.includes(tensor));
+  const known = [...model.session.inputNames, ...model.session.outputNames];
+  const told = [image, ...takes, ...gives, score, map].filter((tensor) => tensor);
+  const missing = told.filter((tensor) => !known.includes(tensor));
   if (missing.length) refuse(`${file}: has no tensor ${missing}; export the bundle again`);
+  return model;
+}
+
+/** Give a function from pixels to {score, map, mapSize}: the models in their order. */
+async function openChain(root, config, { name, graph }) {
+  const models = [];
+  const given = new Set();
+  for (const [step, part] of graph.entries()) {
+    const model = await openModel(root, config, part);
+    const fits =
+      (step === 0) === (model.image !== undefined) &&
+      (step === graph.length - 1) === (model.score !== undefined) &&
+      model.takes.every((features) => given.has(features));
+    if (!fits)
+      refuse(
+        `categories.${name}.graph: "${part}" does not fit at place ${step}: the first ` +
+          "takes the image, the last gives the score, and features come from models " +
+          "before; export the bundle again",
+      );
+    for (const features of model.gives) given.add(features);
+    models.push(model);
+  }
+  const last = models.at(-1);
 
   return async ({ rgb, height, width }) => {
-    const feed = new ort.Tensor("uint8", rgb, [1, height, width, 3]);
-    const found = await session.run({ [image.name]: feed }, wanted).catch((cause) => {
-      throw new ModelError(`${file}: cannot score ${height} x ${width} (${cause.message})`);
-    });
-    const mapTensor = map && found[map.name];
-    const mapSize = mapTensor?.dims.slice(1);
-    return { score: found[score.name].data[0], map: mapTensor?.data, mapSize };
+    let tensors = {};
+    const image = new ort.Tensor("uint8", rgb, [1, height, width, 3]);
+    for (const { session, file, ...names } of models) {
+      const feeds = names.image ? { [names.image]: image } : {};
+      for (const features of names.takes) feeds[features] = tensors[features];
+      const wanted = [...names.gives, names.score, names.map].filter((tensor) => tensor);
+      const found = await session.run(feeds, wanted).catch((cause) => {
+        throw new ModelError(
+          `${file}: cannot score ${height} x ${width} (${cause.message})`,
+        );
+      });
+      tensors = { ...tensors, ...found };
+    }
+    const map = last.map && tensors[last.map];
+    const mapSize = map?.dims.slice(1);
+    return { score: tensors[last.score].data[0], map: map?.data, mapSize };
   };
 }
 
@@ -178,7 +214,7 @@ async function main() {
   const config = bundle.readConfig(root);
   for (const limit of ["min_side", "max_pixels"]) field(config, ["input", limit], "number");
   const category = bundle.selectCategory(config, options.values.category);
-  const run = await openModel(root, config, category.model);
+  const run = await openChain(root, config, category);
 
   let [judged, disagree, failed] = [0, 0, 0];
   for (const golden of field(config, ["parity", "goldens"], "array")) {

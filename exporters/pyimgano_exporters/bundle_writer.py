@@ -19,7 +19,7 @@ import torch
 from pyimgano_runtime._reader import dump_json
 from pyimgano_runtime.atomic import new_folder, refuse_replacing
 from pyimgano_runtime.decode import decode_bytes
-from pyimgano_runtime.engine import OnnxEngine
+from pyimgano_runtime.engine import ChainEngine, OnnxSession
 from pyimgano_runtime.errors import ConfigError
 from pyimgano_runtime.infer_config import (
     FILE_NAME,
@@ -32,7 +32,6 @@ from pyimgano_runtime.infer_config import (
     InferConfig,
     InputRules,
     MapGeometry,
-    ModelSpec,
     Parity,
     Thresholds,
     version_facts,
@@ -48,6 +47,7 @@ from .graph_checks import check_exported
 from .model_card import model_card
 from .onnx_graph import export_graph, model_spec
 from .parity import TOLERANCES, measure_parity, score_with_torch
+from .shared_backbone import SHARING, Model, share_backbone
 
 Image = npt.NDArray[np.uint8]
 
@@ -84,6 +84,7 @@ class BundleRequest:
     machine: str
     rules: InputRules
     goldens: str = "synthetic"
+    share_backbone: str = "auto"  # one of SHARING
     image_licence: str | None = None
     seed: int = 0
 
@@ -106,8 +107,8 @@ def write_bundle(
         keep: what `force` may not delete.
 
     Raises:
-        ConfigError: the output may not be made or replaced, or an unknown goldens
-            mode.
+        ConfigError: the output may not be made or replaced, or an unknown mode of
+            goldens or sharing.
         ExportError: a graph cannot be made or breaks a rule.
         ParityError: a graph does not score like its detector.
     """
@@ -115,16 +116,21 @@ def write_bundle(
         raise ConfigError(
             f'--goldens: found "{request.goldens}", expected one of {GOLDEN_MODES}'
         )
+    if request.share_backbone not in SHARING:
+        raise ConfigError(
+            f'--share-backbone: found "{request.share_backbone}", expected one of '
+            f"{SHARING}"
+        )
     refuse_replacing(output, force=force, keep=keep)
-    stems: set[str] = set()
+    chains = _chains(categories, request.share_backbone, progress)
     exported = [
-        _export_category(c, f"models/{plain_name(c.name, stems)}.onnx", progress)
-        for c in categories
+        _prove(category, chain, progress)
+        for category, chain in zip(categories, chains, strict=True)
     ]
     with new_folder(output, force=force, keep=keep) as folder:
         files = _Files(folder)
-        for category in exported:
-            files.add(category.spec.file, category.graph, "model")
+        for model in _models(exported):
+            files.add(model.spec.file, model.data, "model")
         goldens = _write_goldens(files, request, exported)
         config = _document(request, exported, goldens, files.entries)
         files.add("MODEL_CARD.md", model_card(config).encode(), "model_card")
@@ -135,38 +141,78 @@ def write_bundle(
     return config
 
 
+Chain = tuple[Model, ...]  # a category's models, in the order of its graph
+
+
 @dataclass(frozen=True, slots=True)
 class _Exported:
-    """A category whose graph has passed every check."""
+    """A category whose models have passed every check."""
 
     export: CategoryExport
-    spec: ModelSpec
-    graph: bytes
-    engine: OnnxEngine
+    chain: Chain
     parity: CategoryParity
 
 
-def _export_category(
-    category: CategoryExport, file: str, progress: Progress
-) -> _Exported:
-    progress(f"{category.name}: export", 0, 3)
-    graph = export_graph(category.detector)
-    spec = model_spec(file, category.detector)
-    progress(f"{category.name}: graph checks", 1, 3)
-    check_exported(graph, spec, category.name)
-    progress(f"{category.name}: parity", 2, 3)
-    engine = OnnxEngine(graph, spec, category.name)
+def _chains(
+    categories: Sequence[CategoryExport], sharing: str, progress: Progress
+) -> list[Chain]:
+    """Give the models of each category: a whole graph, or a shared backbone and a head.
+
+    Raises:
+        ExportError: a graph cannot be made or breaks a rule.
+    """
+    stems: set[str] = set()
+    wholes = [
+        _export_whole(c, f"models/{plain_name(c.name, stems)}.onnx", progress)
+        for c in categories
+    ]
+    shared = None
+    if sharing == "auto":
+        progress("shared backbone", 0, 1)
+        file = f"models/{plain_name('backbone', stems)}.onnx"
+        shared = share_backbone(wholes, file)
+        progress("shared backbone", 1, 1)
+    if shared is None:
+        return [(whole,) for whole in wholes]
+    for model in (shared.backbone, *shared.heads):
+        check_exported(model.data, model.spec, model.spec.file)
+    return [(shared.backbone, head) for head in shared.heads]
+
+
+def _export_whole(category: CategoryExport, file: str, progress: Progress) -> Model:
+    progress(f"{category.name}: export", 0, 2)
+    whole = Model(export_graph(category.detector), model_spec(file, category.detector))
+    progress(f"{category.name}: graph checks", 1, 2)
+    check_exported(whole.data, whole.spec, category.name)
+    progress(f"{category.name}: graph checks", 2, 2)
+    return whole
+
+
+def _prove(category: CategoryExport, chain: Chain, progress: Progress) -> _Exported:
+    """Compare a category's models with torch, as a device will run them.
+
+    Raises:
+        ParityError: they do not score like the detector.
+    """
+    progress(f"{category.name}: parity", 0, 1)
+    sessions = [OnnxSession(m.data, m.spec, category.name) for m in chain]
     meter = measure_parity(
         category.detector,
-        engine,
+        ChainEngine(sessions),
         category.held_out(),
         threshold=category.thresholds.image,
         which=category.held_out_rows,
         tiling=category.tiling,
     )
     meter.require(category.name)
-    progress(f"{category.name}: parity", 3, 3)
-    return _Exported(category, spec, graph, engine, meter.result())
+    progress(f"{category.name}: parity", 1, 1)
+    return _Exported(category, chain, meter.result())
+
+
+def _models(categories: Sequence[_Exported]) -> list[Model]:
+    """Give every model once, a shared one first."""
+    by_file = {model.spec.file: model for c in categories for model in c.chain}
+    return list(by_file.values())
 
 
 class _Files:
@@ -263,7 +309,7 @@ def _document(
     goldens: tuple[Golden, ...],
     files: Sequence[FileEntry],
 ) -> InferConfig:
-    models = {Path(c.spec.file).stem: c.spec for c in categories}
+    models = {_stem(model): model.spec for model in _models(categories)}
     first = categories[0].export.detector
     training: dict[str, Any] = {
         "categories": {c.export.name: c.export.training for c in categories}
@@ -298,9 +344,13 @@ def _document(
 def _category_config(category: _Exported) -> CategoryConfig:
     export = category.export
     return CategoryConfig(
-        graph=(Path(category.spec.file).stem,),
+        graph=tuple(_stem(model) for model in category.chain),
         thresholds=export.thresholds,
         calibration=export.calibration,
         map_geometry=MapGeometry.of(export.detector, export.tiling),
         tiling=export.tiling,
     )
+
+
+def _stem(model: Model) -> str:
+    return Path(model.spec.file).stem

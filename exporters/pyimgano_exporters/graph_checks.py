@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from google.protobuf.message import DecodeError
 
-from pyimgano_runtime.engine import OnnxEngine
+from pyimgano_runtime.engine import OnnxSession
 from pyimgano_runtime.errors import BundleError, ExportError, ImageError
-from pyimgano_runtime.infer_config import ModelSpec
+from pyimgano_runtime.infer_config import ModelSpec, TensorSpec
 from pyimgano_runtime.onnx_rules import check_graph
 
 # Other batches and sizes than the export's example, batch 1 included.
@@ -69,26 +70,34 @@ def _judged_by_onnx(data: bytes, spec: ModelSpec) -> list[str]:
 
 def _run_shapes(data: bytes, spec: ModelSpec, where: str) -> list[str]:
     try:
-        engine = OnnxEngine(data, spec, where)
+        session = OnnxSession(data, spec, where)
     except BundleError as error:
         return [f"is refused by the runtime ({error})"]
-    map_spec = spec.output("anomaly_map")
     random = np.random.default_rng(0)
+    names = [output.name for output in spec.outputs]
     findings = []
     for shape in SHAPES:
-        images = random.integers(0, 256, shape, dtype=np.uint8)
+        feeds = {i.name: _noise(i, shape, random) for i in spec.inputs}
+        shown = " and ".join(str(feed.shape) for feed in feeds.values())
         try:
-            scores, maps = engine.run(images, with_map=True)
+            values = session.run(names, feeds, shape)
         except ImageError as error:
-            findings.append(f"fails for {shape} ({error})")
+            findings.append(f"fails for {shown} ({error})")
             continue
-        if scores.shape != (shape[0],) or scores.dtype != np.float32:
-            findings.append(f"gives scores {scores.dtype}{scores.shape} for {shape}")
-        if not np.isfinite(scores).all():
-            findings.append(f"gives scores that are not finite for {shape}")
-        if map_spec is not None and (
-            maps is None or maps.shape != (shape[0], *map_spec.shape[1:])
-        ):
-            found = None if maps is None else maps.shape
-            findings.append(f"gives a map of shape {found} for {shape}")
+        for output, value in zip(spec.outputs, values, strict=True):
+            told = f"{output.kind} {value.dtype}{value.shape} for {shown}"
+            if value.shape != (shape[0], *output.shape[1:]):
+                findings.append(f"gives {told}, expected {list(output.shape)}")
+            elif value.dtype != np.float32 or not np.isfinite(value).all():
+                findings.append(f"gives {told}, not all finite float32")
     return findings
+
+
+def _noise(
+    tensor: TensorSpec, shape: tuple[int, ...], random: np.random.Generator
+) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:
+    """Give pictures of a shape, or features of as many pictures."""
+    if tensor.kind == "image":
+        return random.integers(0, 256, shape, dtype=np.uint8)
+    sides = [side for side in tensor.shape[1:] if isinstance(side, int)]
+    return random.standard_normal((shape[0], *sides), dtype=np.float32)

@@ -87,6 +87,9 @@ def _quantized(
         data = quantize_graph(bundle.read(spec.file), images)
         check_exported(data, replace(spec, precision="int8"), f"{model} in int8")
         graphs[spec.file] = data
+    for name in _heads_of(bundle, names):  # they hold little that int8 would speed up
+        path = bundle.config.models[name].file
+        graphs[path] = bundle.read(path)
     return graphs
 
 
@@ -106,6 +109,11 @@ def _models_of(bundle: Bundle, names: list[str]) -> list[str]:
     return sorted({bundle.config.categories[name].graph[0] for name in names})
 
 
+def _heads_of(bundle: Bundle, names: list[str]) -> list[str]:
+    graphs = [bundle.config.categories[name].graph for name in names]
+    return sorted({model for graph in graphs for model in graph[1:]})
+
+
 def _document(
     bundle: Bundle, names: list[str], graphs: Mapping[str, bytes]
 ) -> InferConfig:
@@ -121,7 +129,8 @@ def _document(
         models={
             model: replace(config.models[model], precision="int8")
             for model in _models_of(bundle, names)
-        },
+        }
+        | {model: config.models[model] for model in _heads_of(bundle, names)},
         categories={name: config.categories[name] for name in names},
         parity=replace(
             config.parity,

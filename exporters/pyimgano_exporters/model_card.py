@@ -41,6 +41,13 @@ def _category_lines(config: InferConfig, name: str) -> list[str]:
             f"- Backbone weights: {weights['source']}, licence {weights['licence']}, "
             f"sha256 `{weights['sha256']}`"
         )
+    *before, head = category.graph
+    for model in before:
+        users = sum(model in c.graph for c in config.categories.values())
+        lines.append(
+            f"- Backbone: `{config.models[model].file}`, shared by {users} categories; "
+            f"this one's head: `{config.models[head].file}`"
+        )
     counts = training["counts"]
     lines.append(
         f"- Trained on {counts['train_normals']} normal images; tested on "

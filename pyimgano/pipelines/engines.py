@@ -40,12 +40,12 @@ class OpenEngine:
     precision: str  # "fp32" or "int8"
     predictor: Predictor
     source: EngineSource  # how a process of its own opens it
-    file: Path  # the model file that it loads
+    files: tuple[Path, ...]  # the model files that it loads
 
     @property
     def file_mb(self) -> float:
-        """Size of its model file in MB."""
-        return self.file.stat().st_size / 1e6
+        """Size of its model files in MB."""
+        return sum(path.stat().st_size for path in self.files) / 1e6
 
 
 def parse_engines(text: str) -> tuple[str, ...]:
@@ -72,7 +72,7 @@ def open_torch(run: Run, bundle: Bundle, category: str, threads: int) -> OpenEng
         detector, category, config.categories[category], config.input, bundle=bundle
     )
     source = EngineSource("torch", category, threads, bundle.root, run.folder)
-    return OpenEngine("torch", "fp32", predictor, source, run.checkpoint(category))
+    return OpenEngine("torch", "fp32", predictor, source, (run.checkpoint(category),))
 
 
 def open_onnx(
@@ -80,9 +80,11 @@ def open_onnx(
 ) -> OpenEngine:
     """Give the bundle as a device would run it."""
     predictor = Predictor.open(bundle, category=category, threads=threads)
-    spec = bundle.config.models[bundle.config.categories[category].graph[0]]
+    graph = bundle.config.categories[category].graph
+    specs = [bundle.config.models[model] for model in graph]
     source = EngineSource(name, category, threads, bundle.root, None)
-    return OpenEngine(name, spec.precision, predictor, source, bundle.root / spec.file)
+    files = tuple(bundle.root / spec.file for spec in specs)
+    return OpenEngine(name, specs[0].precision, predictor, source, files)
 
 
 def int8_twin(bundle: Bundle, split: CategorySplit, folder: Path) -> Bundle:

@@ -54,10 +54,13 @@ def export_run(
     parity_images: int | None,
     force: bool,
     progress: Progress,
+    share_backbone: str = "auto",
 ) -> InferConfig:
-    """Write the bundle of a run; every category becomes one graph.
+    """Write the bundle of a run; every category becomes a graph.
 
     Args:
+        share_backbone: "auto": one file for what the categories' graphs have in common,
+            where that is worth it and changes no bit of a score; "never".
         created: ISO 8601; None: when the training run ended.
         parity_images: how many held-out pictures are compared; None: all.
 
@@ -87,6 +90,7 @@ def export_run(
         machine=machine_name(),
         rules=rules,
         goldens=goldens,
+        share_backbone=share_backbone,
         image_licence=image_licence,
         seed=loaded.config.seed,
     )

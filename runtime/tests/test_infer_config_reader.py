@@ -199,7 +199,7 @@ def test_all_problems_are_listed_at_once(payload: dict[str, Any]) -> None:
         assert part in message
 
 
-@pytest.mark.parametrize("version", ["1.2", "2.0", "0.9", "9999.0"])
+@pytest.mark.parametrize("version", ["1.3", "2.0", "0.9", "9999.0"])
 def test_another_schema_is_refused_naming_the_runtime_that_reads_it(
     payload: dict[str, Any], version: str
 ) -> None:
@@ -253,7 +253,7 @@ def test_any_other_json_is_refused_as_no_bundle(document: Any) -> None:
         ("files/0/role", "model_card", 'with role "model"'),
         ("files/0/path", "infer_config.json", "not at all"),
         ("files/0/path", "model_card.MD", "the same file on systems"),
-        ("models/tiny/inputs", [], "expected one of kind image"),
+        ("models/tiny/inputs", [], "expected one image, or"),
         ("models/tiny/outputs", [], "expected score"),
         ("models/tiny/inputs/0/dtype", "float32", "expected uint8 with 4 for kind"),
         (
@@ -262,7 +262,7 @@ def test_any_other_json_is_refused_as_no_bundle(document: Any) -> None:
             "expected float32 with 1 for kind",
         ),
         ("categories/a/graph", ["other"], "expected one of the models"),
-        ("categories/a/graph", ["tiny", "tiny"], "expected one of the models"),
+        ("categories/a/graph", ["tiny", "tiny"], "expected each model once"),
         ("categories/a/map_geometry", None, "exactly where the model has"),
         ("categories/a/map_geometry/map_size", [4, 7], "anomaly_map has [4, 6]"),
         ("categories/a/thresholds/provenance", {}, "says where it comes from"),

@@ -20,6 +20,9 @@ def make(decorate: Any) -> Any:
         name: str
         sizes: tuple[int, ...] = (1, 2)
         facts: Any = None
+        opened: Any = dataclasses.field(
+            default_factory=dict, init=False, repr=False, compare=False
+        )
 
     return Part
 
@@ -41,6 +44,14 @@ def test_equal_values_are_equal_and_hash_alike() -> None:
     assert QUICK("a") != STANDARD("a")
     with pytest.raises(TypeError, match="unhashable"):
         hash(QUICK("a", facts=[]))
+
+
+def test_a_field_that_is_no_part_of_the_value_is_left_out() -> None:
+    used, fresh = QUICK("a"), QUICK("a")
+    used.opened["session"] = 1
+    assert used == fresh
+    assert hash(used) == hash(fresh)
+    assert "opened" not in repr(used)
 
 
 def test_it_cannot_be_changed_and_has_no_other_attributes() -> None:

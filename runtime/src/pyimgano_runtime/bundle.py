@@ -6,8 +6,10 @@ import hashlib
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+from weakref import WeakValueDictionary
 
 from ._reader import parse_json
 from .errors import BundleError, raise_all
@@ -31,6 +33,10 @@ class Bundle:
     config: InferConfig
     sha256: str  # of infer_config.json: names this release exactly
     allow_hard_links: bool = False
+    # (model, threads) -> its session, while some engine uses it: see `sessions`
+    sessions: WeakValueDictionary[tuple[str, int | None], Any] = field(
+        default_factory=WeakValueDictionary, init=False, repr=False, compare=False
+    )
 
     def read(self, path: str) -> bytes:
         """Give the bytes of a listed file, after checking size and sha256.

@@ -503,6 +503,9 @@ def print_info(bundle: Bundle) -> None:
         training = (config.training.get("categories") or {}).get(name, {})
         parity = config.parity.categories.get(name)
         print(f"category   {name}")
+        if len(category.graph) > 1:
+            files = [config.models[model].file for model in category.graph]
+            print(f"  models     {', then '.join(files)}")
         print(f"  detector   {training.get('detector', 'unknown')}")
         print(
             f"  threshold  {category.thresholds.image:.6g}: {describe_threshold(image)}"

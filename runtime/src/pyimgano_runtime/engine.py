@@ -1,9 +1,14 @@
-"""Runs one graph: uint8 pixels in, raw score and map out."""
+"""Runs a category's models: uint8 pixels in, raw score and map out.
+
+Most categories have one model. Where several share a backbone, its session gives the
+features, and the category's own head makes score and map of them.
+"""
 
 from __future__ import annotations
 
 import os
-from typing import Final, Protocol
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -45,13 +50,14 @@ class Engine(Protocol):
         """Score a batch (N, H, W, 3) uint8 RGB: (N,) and (N, h, w) float32."""
 
 
-class OnnxEngine:
+class OnnxSession:
     """An onnxruntime session made from bytes that were read and hashed once."""
 
     def __init__(
         self, data: bytes, spec: ModelSpec, where: str, *, threads: int | None = None
     ) -> None:
-        self.has_map = spec.output("anomaly_map") is not None
+        self.spec = spec
+        self.where = where
         facts = check_graph(data, where)
         if facts.opset != spec.opset:
             raise BundleError(
@@ -63,17 +69,11 @@ class OnnxEngine:
                 f"{where}: has inputs {facts.inputs} and outputs {facts.outputs}, "
                 f"infer_config.json says {declared[0]} and {declared[1]}"
             )
-        self._input = spec.inputs[0].name
-        self._score = next(o.name for o in spec.outputs if o.kind == "score")
-        map_spec = spec.output("anomaly_map")
-        self._map = map_spec.name if map_spec is not None else None
-        self._map_size = map_spec.shape[1:] if map_spec is not None else ()
         self._open_session(data, where, threads)
         self._check_tensors(spec, where)
 
     def _open_session(self, data: bytes, where: str, threads: int | None) -> None:
         onnxruntime = load_onnxruntime()
-        self.name = f"onnxruntime {onnxruntime.__version__}"
         options = onnxruntime.SessionOptions()
         options.log_severity_level = FATAL
         options.intra_op_num_threads = threads or usable_cores()
@@ -85,7 +85,7 @@ class OnnxEngine:
             "session.model_external_initializers_file_folder_path", _NO_FOLDER
         )
         try:
-            self._session = onnxruntime.InferenceSession(
+            session = onnxruntime.InferenceSession(
                 data,
                 options,
                 providers=["CPUExecutionProvider"],
@@ -101,45 +101,47 @@ class OnnxEngine:
                 f"{where}: onnxruntime {onnxruntime.__version__} refuses the model "
                 f"({_first_line(cause)}); export the bundle again"
             ) from cause
+        # onnxruntime keeps the bytes, to begin anew on other devices: we never do, and
+        # a second copy of every weight would stay in memory.
+        session._model_bytes = None
+        self._session = session
         self._run_options = onnxruntime.RunOptions()
         self._run_options.only_execute_path_to_fetches = True
         self._run_options.log_severity_level = FATAL
 
     def run(
-        self, images_u8: ImageBatch, *, with_map: bool
-    ) -> tuple[Scores, Maps | None]:
-        """Score a batch; see `Engine.run`."""
-        wanted = [self._score]
-        if with_map and self._map is not None:
-            wanted.append(self._map)
+        self, wanted: Sequence[str], feeds: dict[str, Any], image_shape: tuple[int, ...]
+    ) -> list[npt.NDArray[np.float32]]:
+        """Give the wanted outputs.
+
+        Args:
+            feeds: by name, arrays or what `pass_on` of another session gave.
+            image_shape: of the pictures, to say which ones failed.
+        """
         try:
-            outputs = self._session.run(
-                wanted, {self._input: images_u8}, self._run_options
+            outputs: list[npt.NDArray[np.float32]] = self._session.run(
+                wanted, feeds, self._run_options
             )
         except engine_errors() as cause:
-            if _is_about_memory(cause):
-                raise ImageError(
-                    "the model asks for more memory than there is for an image of "
-                    f"shape {images_u8.shape}; {_MORE_MEMORY}",
-                    code="OUT_OF_MEMORY",
-                    stage="infer",
-                ) from cause
-            raise ImageError(
-                f"onnxruntime could not score an image of shape {images_u8.shape} "
-                f"({_first_line(cause)})",
-                code="INFERENCE_FAILED",
-                stage="infer",
-            ) from cause
-        n = len(images_u8)
-        for output, shape in zip(outputs, ((n,), (n, *self._map_size)), strict=False):
-            if output.shape != shape:
-                raise ImageError(
-                    f"the graph gave an output of shape {output.shape} for "
-                    f"{n} pictures, expected {shape}; export the bundle again",
-                    code="INFERENCE_FAILED",
-                    stage="infer",
-                )
-        return outputs[0], outputs[1] if len(outputs) > 1 else None
+            raise _image_error(cause, image_shape) from cause
+        return outputs
+
+    def pass_on(
+        self, wanted: Sequence[str], feeds: dict[str, Any], image_shape: tuple[int, ...]
+    ) -> list[Any]:
+        """Give the wanted outputs as another session takes them, without a copy."""
+        of_array = load_onnxruntime().OrtValue.ortvalue_from_numpy
+        values = {
+            name: of_array(feed) if isinstance(feed, np.ndarray) else feed
+            for name, feed in feeds.items()
+        }
+        try:
+            outputs: list[Any] = self._session.run_with_ort_values(
+                wanted, values, self._run_options
+            )
+        except engine_errors() as cause:
+            raise _image_error(cause, image_shape) from cause
+        return outputs
 
     def _check_tensors(self, spec: ModelSpec, where: str) -> None:
         """Refuse a graph whose tensors are not what infer_config.json says."""
@@ -156,6 +158,82 @@ class OnnxEngine:
                     f"{where}: {told.name} is {tensor.type} {sides}, infer_config.json "
                     f"says {told.dtype} {list(told.shape)}; export the bundle again"
                 )
+
+
+class ChainEngine:
+    """A category's models in their order: pixels go in, the last gives the score."""
+
+    def __init__(self, sessions: Sequence[OnnxSession]) -> None:
+        """Take open sessions, which other categories' engines may use too."""
+        self.name = f"onnxruntime {load_onnxruntime().__version__}"
+        *self._before, self._last = sessions
+        score, map_spec = (self._last.spec.output(k) for k in ("score", "anomaly_map"))
+        assert score is not None
+        self.has_map = map_spec is not None
+        self._wanted = [score.name, *([map_spec.name] if map_spec else [])]
+        self._map_size = map_spec.shape[1:] if map_spec else ()
+        taken = {i.name for session in sessions for i in session.spec.inputs}
+        self._features = [
+            [o.name for o in session.spec.outputs if o.name in taken]
+            for session in self._before
+        ]
+
+    def run(
+        self, images_u8: ImageBatch, *, with_map: bool
+    ) -> tuple[Scores, Maps | None]:
+        """Score a batch; see `Engine.run`."""
+        known: dict[str, Any] = {}
+        for session, names in zip(self._before, self._features, strict=True):
+            feeds = _feeds(session.spec, images_u8, known)
+            given = session.pass_on(names, feeds, images_u8.shape)
+            known |= zip(names, given, strict=True)
+        outputs = self._last.run(
+            self._wanted if with_map else self._wanted[:1],
+            _feeds(self._last.spec, images_u8, known),
+            images_u8.shape,
+        )
+        n = len(images_u8)
+        for output, shape in zip(outputs, ((n,), (n, *self._map_size)), strict=False):
+            if output.shape != shape:
+                raise ImageError(
+                    f"the graph gave an output of shape {output.shape} for "
+                    f"{n} pictures, expected {shape}; export the bundle again",
+                    code="INFERENCE_FAILED",
+                    stage="infer",
+                )
+        return outputs[0], outputs[1] if len(outputs) > 1 else None
+
+
+class OnnxEngine(ChainEngine):
+    """The engine of one whole graph."""
+
+    def __init__(
+        self, data: bytes, spec: ModelSpec, where: str, *, threads: int | None = None
+    ) -> None:
+        super().__init__([OnnxSession(data, spec, where, threads=threads)])
+
+
+def _feeds(
+    spec: ModelSpec, images_u8: ImageBatch, known: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        i.name: images_u8 if i.kind == "image" else known[i.name] for i in spec.inputs
+    }
+
+
+def _image_error(cause: Exception, shape: tuple[int, ...]) -> ImageError:
+    if _is_about_memory(cause):
+        return ImageError(
+            "the model asks for more memory than there is for an image of "
+            f"shape {shape}; {_MORE_MEMORY}",
+            code="OUT_OF_MEMORY",
+            stage="infer",
+        )
+    return ImageError(
+        f"onnxruntime could not score an image of shape {shape} ({_first_line(cause)})",
+        code="INFERENCE_FAILED",
+        stage="infer",
+    )
 
 
 def _is_about_memory(cause: Exception) -> bool:

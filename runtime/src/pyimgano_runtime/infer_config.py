@@ -23,11 +23,11 @@ FLOAT32_MAX: Final = 3.4028234663852886e38
 FILE_NAME: Final = "infer_config.json"
 SCHEMA: Final = "pyimgano/infer_config"
 MAJOR: Final = 1
-MINOR: Final = 1
+MINOR: Final = 2
 TILING: Final = "tiling"  # in `requires` where some category has one
 REQUIREMENTS: Final = frozenset({TILING})
 
-TENSOR_KINDS: Final = ("image", "score", "anomaly_map")
+TENSOR_KINDS: Final = ("image", "features", "score", "anomaly_map")
 FILE_ROLES: Final = ("model", "golden_image", "golden_map", "model_card")
 THRESHOLD_KINDS: Final = ("image", "pixel")
 THRESHOLD_METHODS: Final = (
@@ -218,7 +218,9 @@ class CategorySettings:
 class CategoryConfig(CategorySettings):
     """One category of a bundle."""
 
-    graph: tuple[str, ...]  # names of models, run in this order
+    # Names of models, run in this order: the first takes the picture, the last gives
+    # the score, and tensors of kind "features" go from one to the next by their names.
+    graph: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,6 +364,8 @@ def version_facts(categories: Iterable[CategorySettings]) -> dict[str, Any]:
     tiled = any(one.tiling is not None for one in settings)
     modes = {one.map_geometry.mode for one in settings if one.map_geometry}
     minor = 1 if tiled or modes - {"stretch"} else 0
+    if any(isinstance(one, CategoryConfig) and len(one.graph) > 1 for one in settings):
+        minor = 2
     return {
         "schema_version": f"{MAJOR}.{minor}",
         "requires": (TILING,) if tiled else (),

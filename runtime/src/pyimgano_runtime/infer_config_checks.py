@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from .chain_checks import chain_contradictions, kind_problems
 from .infer_config import (
     FILE_NAME,
     THRESHOLD_KINDS,
@@ -17,8 +18,9 @@ from .infer_config import (
     Thresholds,
 )
 
-TENSOR_FORMS: Final = {  # kind -> dtype, number of axes
+TENSOR_FORMS: Final = {  # kind -> dtype, number of axes (None: at least two)
     "image": ("uint8", 4),
+    "features": ("float32", None),
     "score": ("float32", 1),
     "anomaly_map": ("float32", 3),
 }
@@ -33,6 +35,7 @@ def bundle_contradictions(config: InferConfig, where: str) -> list[str]:
     found = [
         *_file_contradictions(config),
         *_model_contradictions(config),
+        *chain_contradictions(config),
         *_category_contradictions(config),
         *_golden_contradictions(config),
         *text_problems(_texts_of_bundle(config)),
@@ -117,20 +120,14 @@ def _model_contradictions(config: InferConfig) -> list[str]:
     problems = []
     for name, model in config.models.items():
         problems += _unlisted(config, model.file, "model", f"models.{name}.file")
-        if [i.kind for i in model.inputs] != ["image"]:
-            problems.append(f"models.{name}.inputs: expected one of kind image")
-        kinds = [o.kind for o in model.outputs]
-        if kinds not in (["score"], ["score", "anomaly_map"]):
-            problems.append(
-                f"models.{name}.outputs: found kinds {kinds}, expected score and at "
-                "most one anomaly_map"
-            )
+        problems += kind_problems(model, f"models.{name}")
         for tensor in (*model.inputs, *model.outputs):
             dtype, axes = TENSOR_FORMS[tensor.kind]
-            if tensor.dtype != dtype or len(tensor.shape) != axes:
+            n = len(tensor.shape)
+            if tensor.dtype != dtype or not (n == axes if axes else n >= 2):
                 problems.append(
-                    f"models.{name}: {tensor.name}: found {tensor.dtype} with "
-                    f"{len(tensor.shape)} axes, expected {dtype} with {axes} for kind "
+                    f"models.{name}: {tensor.name}: found {tensor.dtype} with {n} "
+                    f"axes, expected {dtype} with {axes or 'at least 2'} for kind "
                     f"{tensor.kind}"
                 )
     return problems
@@ -224,13 +221,9 @@ def _category_contradictions(config: InferConfig) -> list[str]:
     problems = _shared_contradictions(config.categories, config.requires)
     for name, category in config.categories.items():
         place = f"categories.{name}"
-        if len(category.graph) != 1 or category.graph[0] not in config.models:
-            problems.append(
-                f"{place}.graph: found {list(category.graph)}, expected one of the "
-                f"models {sorted(config.models)}"
-            )
-            continue
-        output = config.models[category.graph[0]].output("anomaly_map")
+        if not category.graph or category.graph[-1] not in config.models:
+            continue  # said by `chain_contradictions`
+        output = config.models[category.graph[-1]].output("anomaly_map")
         geometry = category.map_geometry
         if (geometry is None) != (output is None):
             problems.append(

@@ -21,10 +21,11 @@ import numpy.typing as npt
 
 from .bundle import Bundle, open_bundle
 from .decode import check_array, read_image
-from .engine import Engine, OnnxEngine
+from .engine import Engine
 from .errors import ConfigError, ImageError
 from .infer_config import CategorySettings, InputRules, select_category
 from .quick_dataclass import dataclass
+from .sessions import category_engine
 from .thresholds import FLOAT32_MAX, is_anomaly, p_value
 from .tiling import score_picture
 
@@ -97,7 +98,8 @@ class Predictor:
         """Give a predictor on a bundle folder.
 
         Args:
-            bundle: the folder, or one that was opened before.
+            bundle: the folder, or one that was opened before: the predictors of its
+                categories share the models that they have in common.
             category: which one; may be left out where there is only one.
             threads: onnxruntime threads; default: the cores this process may use.
             threshold: replaces the bundle's image threshold.
@@ -114,12 +116,10 @@ class Predictor:
         config = opened.config
         name = select_category(list(config.categories), category)
         settings = config.categories[name]
-        spec = config.models[settings.graph[0]]
-        where = str(opened.root / spec.file)
         origin = "bundle"
         if thresholds is not None:
             settings, origin = thresholds.settings_for(opened, name), thresholds.name
-        engine = OnnxEngine(opened.read(spec.file), spec, where, threads=threads)
+        engine = category_engine(opened, name, threads=threads)
         return cls(
             *(name, settings, config.input, engine),
             threshold=threshold,

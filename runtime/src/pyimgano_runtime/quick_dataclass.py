@@ -30,12 +30,13 @@ else:
         return make
 
     def _values(self):
-        return tuple(getattr(self, f.name) for f in dataclasses.fields(self))
+        fields = dataclasses.fields(self)
+        return tuple(getattr(self, f.name) for f in fields if f.compare)
 
     @recursive_repr()
     def _repr(self):
-        told = zip(dataclasses.fields(self), _values(self), strict=True)
-        members = ", ".join(f"{f.name}={value!r}" for f, value in told)
+        told = [f.name for f in dataclasses.fields(self) if f.repr]
+        members = ", ".join(f"{name}={getattr(self, name)!r}" for name in told)
         return f"{type(self).__qualname__}({members})"
 
     def _eq(self, other):

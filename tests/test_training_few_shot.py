@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from conftest import CommandResult
 from factories import write_dataset
 from learning_detector import HOME, Learning
-from pyimgano.detectors import DETECTORS
+from pyimgano.detectors import DETECTORS, detector_class
 from pyimgano.workbench.artifacts import Run as RunFolder
 from pyimgano.workbench.artifacts import open_run
 
@@ -18,7 +19,18 @@ Run = Callable[..., CommandResult]
 MakeConfig = Callable[..., Path]
 
 FIXED = {"method": "fixed", "threshold": 1.0}
-FITTED = ["padim", "patchcore", "pixel_stats"]
+NAMES = sorted(DETECTORS)
+FITTED = [name for name in NAMES if not detector_class(name).trains]
+TRAINED = [name for name in NAMES if detector_class(name).trains]
+QUICK = ("padim", "patchcore", "pixel_stats")
+
+
+def slow_but_for(quick: Sequence[str], names: Sequence[str]) -> list[Any]:
+    """Give the names; those that are not quick take part in the whole run only."""
+    return [
+        name if name in quick else pytest.param(name, marks=pytest.mark.slow)
+        for name in names
+    ]
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +60,7 @@ def trained(folder: Path, config: Path, run_cli: Run) -> RunFolder:
     return open_run(folder / "run")
 
 
-@pytest.mark.parametrize("name", [*FITTED, "learning"])
+@pytest.mark.parametrize("name", [*NAMES, "learning"])
 def test_one_picture_trains_with_a_threshold_that_a_person_chose(
     name: str, tmp_path: Path, make_config: MakeConfig, run_cli: Run
 ) -> None:
@@ -60,7 +72,7 @@ def test_one_picture_trains_with_a_threshold_that_a_person_chose(
     assert report["counts"]["calibration"] == 0
 
 
-@pytest.mark.parametrize("name", [*FITTED, "learning"])
+@pytest.mark.parametrize("name", [*NAMES, "learning"])
 def test_one_picture_sets_no_threshold_and_is_told_so(
     name: str, tmp_path: Path, make_config: MakeConfig, run_cli: Run
 ) -> None:
@@ -73,7 +85,7 @@ def test_one_picture_sets_no_threshold_and_is_told_so(
 
 
 @pytest.mark.parametrize("count", [5, 20])
-@pytest.mark.parametrize("name", FITTED)
+@pytest.mark.parametrize("name", slow_but_for(QUICK, FITTED))
 def test_a_few_pictures_all_train_and_all_calibrate(
     name: str, count: int, tmp_path: Path, make_config: MakeConfig, run_cli: Run
 ) -> None:
@@ -83,6 +95,16 @@ def test_a_few_pictures_all_train_and_all_calibrate(
     assert report["counts"]["calibration"] == count
     (warning,) = [w for w in report["warnings"] if "CALIBRATION_SMALL_N" in w]
     assert f"{1 / (count + 1):.2%}" in warning
+
+
+@pytest.mark.parametrize("name", slow_but_for(("supersimplenet",), TRAINED))
+def test_five_pictures_train_and_one_of_them_calibrates(
+    name: str, tmp_path: Path, make_config: MakeConfig, run_cli: Run
+) -> None:
+    run = trained(tmp_path, config_of(make_config, few(tmp_path, 5), name), run_cli)
+    report = run.report["categories"]["bracket"]
+    assert report["learned_from"]["samples"] == 4
+    assert report["counts"]["calibration"] == 1
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,18 @@
 
 Detectors learn from 1, 5 and 20 train normals that a seed picks, and score the same 80
 test pictures. The lines on stdout are the Markdown table of docs/training.md.
+
+    python benchmarks/few_shot.py --sets cookies --varied "no copies" --write \
+        --models patchcore padim dfm knn pixel_stats
+
+--write puts what was measured without copies into docs/detectors/few_shot.json, beside
+what was there; docs/generate.py makes a column of it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import sys
@@ -30,6 +37,7 @@ from pyimgano.metrics.image import auroc
 from pyimgano.workbench.runner import input_rules
 from pyimgano.workbench.training_data import RowTrainingData
 
+RESULTS = Path(__file__).resolve().parents[1] / "docs" / "detectors" / "few_shot.json"
 SETS = ("cookies", "elpv_mono", "mvtec_screw")
 DETECTORS = ("patchcore", "padim")
 SEEDS = {1: 4, 5: 4, 20: 2}  # train normals -> how many picks of them; others: one
@@ -49,6 +57,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", default=DETECTORS)
     parser.add_argument("--normals", nargs="*", type=int, default=list(SEEDS))
     parser.add_argument("--varied", nargs="*", default=list(VARIED), choices=VARIED)
+    parser.add_argument("--write", action="store_true", help="keep it for the docs")
     options = parser.parse_args()
     data = os.environ.get("PYIMGANO_TEST_DATA")
     if data is None:
@@ -61,10 +70,15 @@ def main() -> None:
             for model in options.models:
                 trial = Trial(rows, model, Path(scratch))
                 for count in options.normals:
-                    cells = [
-                        trial.cell(count, VARIED[key])
+                    found = {
+                        key: trial.aurocs(count, VARIED[key])
+                        for key in options.varied
                         if key != "quarter turns" or name in TURNED_SETS
-                        else "-"
+                    }
+                    if options.write and "no copies" in found:
+                        keep(name, model, count, found["no copies"])
+                    cells = [
+                        in_words(found[key]) if key in found else "-"
                         for key in options.varied
                     ]
                     print(f"| {name} | {model} | {count} | {' | '.join(cells)} |")
@@ -85,12 +99,9 @@ class Trial:
         self.detector = create_detector(model).eval()
         self.features = self.extract(RowTrainingData(test, input_rules()))
 
-    def cell(self, count: int, options: dict[str, Any]) -> str:
-        """Give the mean image AUROC over the picks, with the lowest and the highest."""
-        found = [
-            self.auroc(count, options, seed) for seed in range(SEEDS.get(count, 1))
-        ]
-        return f"{statistics.mean(found):.3f} [{min(found):.3f}, {max(found):.3f}]"
+    def aurocs(self, count: int, options: dict[str, Any]) -> list[float]:
+        """Give the image AUROC of each pick of normals."""
+        return [self.auroc(count, options, seed) for seed in range(SEEDS.get(count, 1))]
 
     def auroc(self, count: int, options: dict[str, Any], seed: int) -> float:
         """Give the image AUROC of one pick of normals."""
@@ -123,6 +134,26 @@ class Trial:
             workspace=self.scratch,
             progress=lambda step, done, total: None,
         )
+
+
+def in_words(found: Sequence[float]) -> str:
+    """Give the mean over the picks, with the lowest and the highest."""
+    return f"{statistics.mean(found):.3f} [{min(found):.3f}, {max(found):.3f}]"
+
+
+def keep(name: str, model: str, count: int, found: Sequence[float]) -> None:
+    """Put a cell into the file that the docs are made of."""
+    results: dict[str, Any] = {"schema_version": "1.0", "sets": {}}
+    if RESULTS.exists():
+        results = json.loads(RESULTS.read_text(encoding="utf-8"))
+    cells = results["sets"].setdefault(name, {}).setdefault(model, {})
+    cells[str(count)] = {
+        "mean": round(statistics.mean(found), 4),
+        "lowest": round(min(found), 4),
+        "highest": round(max(found), 4),
+        "picks": len(found),
+    }
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,9 @@ from pyimgano.detectors import DETECTORS, detector_class
 from pyimgano.detectors.feature_detector import FeatureDetector
 
 RESULTS: Final = Path(__file__).resolve().parent / "detectors" / "results.json"
+FEW_SHOT: Final = RESULTS.with_name("few_shot.json")
+FEW_SHOT_SET: Final = "cookies"
+FEW_SHOT_COUNTS: Final = ("1", "5", "20")  # train normals
 # In the order of the reference suite.
 SETS: Final = ("mvtec_screw", "magnetic_tile", "elpv_mono", "cookies", "sdu_composite")
 MISSING: Final = "not measured"
@@ -30,10 +33,28 @@ def read_results() -> dict[str, dict[str, Numbers]]:
     return found
 
 
+def read_few_shot() -> dict[str, dict[str, Numbers]]:
+    """Give what few normals of one set gave, by detector and count."""
+    if not FEW_SHOT.exists():
+        return {}
+    sets = json.loads(FEW_SHOT.read_text(encoding="utf-8"))["sets"]
+    found: dict[str, dict[str, Numbers]] = sets.get(FEW_SHOT_SET, {})
+    return found
+
+
+def few_shot_cell(counts: dict[str, Numbers]) -> str:
+    """Give the means over the picks of normals, one for each count."""
+    if not counts:
+        return MISSING
+    means = [counts.get(count, {}).get("mean") for count in FEW_SHOT_COUNTS]
+    return " / ".join(number(mean) for mean in means)
+
+
 def capabilities() -> str:
-    """Give what each detector is, from its class."""
+    """Give what each detector is, from its class, and what few normals gave it."""
     lines = table("detector", "what for", "weights", "trains", "real defects", "map",
-                  "thresholds from")  # fmt: skip
+                  "thresholds from", "image AUROC from 1 / 5 / 20 normals")  # fmt: skip
+    few = read_few_shot()
     for name in sorted(DETECTORS):
         cls = detector_class(name)
         statistic = issubclass(cls, FeatureDetector)
@@ -46,6 +67,7 @@ def capabilities() -> str:
                 "learns from them" if cls.uses_defects else "refused",
                 "yes" if cls.has_map else "score only",
                 "out of fold, all normals" if statistic else "a fifth held out",
+                few_shot_cell(few.get(name, {})),
             )
         )
     return "\n".join(lines)

@@ -26,15 +26,16 @@ MODEL_SIZES = [(64, 64), (48, 96), (96, 32)]
 def test_the_graph_and_the_runtime_agree_on_the_canvas(
     size: tuple[int, int], model_size: tuple[int, int]
 ) -> None:
-    letterbox = PixelInput(model_size, geometry="letterbox")
-    picture = np.random.default_rng(0).random((1, 3, *size)).astype(np.float32)
-    on_canvas = letterbox._on_canvas(torch.from_numpy(picture)).numpy()
+    random = np.random.default_rng(0)
+    picture = random.integers(0, 256, (1, *size, 3), dtype=np.uint8)
     canvas = letterbox_canvas(size, model_size)
-    assert on_canvas.shape[-2:] == canvas
     top, left = (canvas[0] - size[0]) // 2, (canvas[1] - size[1]) // 2
     below, right = canvas[0] - size[0] - top, canvas[1] - size[1] - left
-    around = ((0, 0), (0, 0), (top, below), (left, right))
-    assert np.array_equal(on_canvas, np.pad(picture, around, mode="edge"))
+    around = ((0, 0), (top, below), (left, right), (0, 0))
+    on_canvas = np.pad(picture, around, mode="edge")
+    found = PixelInput(model_size, geometry="letterbox")(torch.from_numpy(picture))
+    expected = PixelInput(model_size)(torch.from_numpy(on_canvas))
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0.0)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -91,7 +92,7 @@ class ResizedPixels(torch.nn.Module):
 
 
 def test_an_exported_letterbox_gives_the_pixels_of_torch() -> None:
-    """Any size goes into one graph; ADR 0005 quotes the largest difference."""
+    """Any size goes into one graph; ADR 0008 quotes the largest difference."""
     detector = ResizedPixels().eval()
     spec = model_spec("letterbox.onnx", detector)  # type: ignore[arg-type]
     graph = export_graph(detector)  # type: ignore[arg-type]
@@ -107,4 +108,4 @@ def test_an_exported_letterbox_gives_the_pixels_of_torch() -> None:
         assert maps is not None
         largest = max(largest, float(np.abs(maps - expected.numpy()).max()))
     print(f"largest difference: {largest:.1e} grey levels")
-    assert largest < 1e-2
+    assert largest < 1e-4  # measured: 0; onnxruntime's Resize was 3.7e-3 off

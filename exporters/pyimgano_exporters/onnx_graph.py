@@ -15,6 +15,7 @@ from pyimgano_runtime.errors import ExportError
 from pyimgano_runtime.infer_config import ModelSpec, TensorSpec
 
 from .detector_protocol import ExportableDetector
+from .integer_products import use_integer_products
 
 OPSET: Final = 20
 INPUT: Final = "image"
@@ -69,6 +70,7 @@ def export_graph(detector: ExportableDetector) -> bytes:
         ) from cause
     assert program is not None
     model = program.model_proto
+    use_integer_products(model.graph)  # before the types of its tensors are removed
     strip(model)
     data: bytes = model.SerializeToString(deterministic=True)
     if len(data) > MAX_BYTES:

@@ -14,12 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .banded_resize import summed_rows
+
 
 class PixelInput(nn.Module):
     """uint8 pixels to normalized float32 at the model size.
 
     (N, H, W, 3) uint8 RGB -> (N, 3, h, w) float32. The resize is bilinear with
-    antialiasing: without it a noisy 1080p picture changed a score by 103 %.
+    antialiasing (`banded_resize`): without it a noisy 1080p picture changed a score by
+    103 %.
 
     `geometry` "stretch" scales both axes on their own. "letterbox" keeps the aspect
     ratio: the picture lies in the middle of the smallest canvas of the model's aspect
@@ -45,35 +48,35 @@ class PixelInput(nn.Module):
         self.std: Tensor
 
     def forward(self, images_u8: Tensor) -> Tensor:
-        pixels = images_u8.permute(0, 3, 1, 2).to(torch.float32)  # (N, 3, H, W)
-        if self.geometry == "letterbox":
-            pixels = self._on_canvas(pixels)
-        resized = F.interpolate(
-            pixels,
-            size=self.image_size,
-            mode="bilinear",
-            antialias=True,
-            align_corners=False,
-        )  # (N, 3, h, w), grey levels 0..255
+        n, own_height, own_width, _ = images_u8.shape
+        height, width = self.image_size
+        canvas_height, canvas_width = self._canvas(own_height, own_width)
+        # Rows first: they lie in one piece, and far fewer numbers are turned after it.
+        rows, row_weights = summed_rows(
+            images_u8.reshape(n, own_height, own_width * 3), height, canvas_height
+        )  # (N, h, W * 3)
+        columns = rows.reshape(n, height, own_width, 3).permute(0, 2, 3, 1)
+        sums, column_weights = summed_rows(
+            columns.reshape(n, own_width, 3 * height), width, canvas_width
+        )  # (N, w, 3 * h)
+        sums = sums.reshape(n, width, 3, height).permute(0, 2, 3, 1)  # (N, 3, h, w)
+        resized = sums / (row_weights.unsqueeze(1) * column_weights)  # grey levels
         return (resized - self.mean) / self.std
 
-    def _on_canvas(self, pixels: Tensor) -> Tensor:
+    def _canvas(self, own_height: int, own_width: int) -> tuple[int, int]:
+        if self.geometry != "letterbox":
+            return own_height, own_width
         # The arithmetic is `pyimgano_runtime.geometry.letterbox_canvas`, written with
-        # torch's own maximum so that it becomes nodes of the graph.
+        # torch's own maximum so that it becomes nodes of the graph, and rounded up
+        # without negative numbers: ONNX divides integers towards zero.
         height, width = self.image_size
-        own_height, own_width = pixels.shape[2], pixels.shape[3]
-        # Rounded up without negative numbers: ONNX divides integers towards zero.
         canvas_height = torch.sym_max(  # type: ignore[no-untyped-call]
             own_height, (own_width * height + width - 1) // width
         )
         canvas_width = torch.sym_max(  # type: ignore[no-untyped-call]
             own_width, (own_height * width + height - 1) // height
         )
-        above = (canvas_height - own_height) // 2
-        left = (canvas_width - own_width) // 2
-        below = canvas_height - own_height - above
-        right = canvas_width - own_width - left
-        return F.pad(pixels, (left, right, above, below), mode="replicate")
+        return canvas_height, canvas_width
 
     def describe(self) -> list[dict[str, Any]]:
         """Give the steps as infer_config.json lists them."""

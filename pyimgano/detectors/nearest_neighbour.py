@@ -9,6 +9,7 @@ themselves (parity 2.5e-6 instead of 5e-4 where a patch lies in the bank).
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .feature_set import FeatureSet
@@ -39,8 +40,14 @@ def k_nearest(queries: Tensor, bank: Tensor, k: int) -> Tensor:
 
 
 def _ranking(queries: Tensor, bank: Tensor) -> Tensor:
-    """Give |q - b|^2 - |q|^2 for every pair: (Q, M)."""
-    return (bank * bank).sum(dim=1) - 2 * queries @ bank.T
+    """Give |q - b|^2 - |q|^2 for every pair: (Q, M).
+
+    One matrix product, [q, 1] times [-2 b, |b|^2]: the bank's side is a constant of the
+    graph, and no second pass over all pairs adds the squares.
+    """
+    squares = (bank * bank).sum(dim=1, keepdim=True)  # (M, 1)
+    weights = torch.cat([-2 * bank, squares], dim=1).T  # (C + 1, M)
+    return F.pad(queries, (0, 1), value=1.0) @ weights
 
 
 def sampled_patches(

@@ -220,10 +220,11 @@ def test_any_picture_size_is_scored(
 def test_an_empty_batch_gives_empty_outputs(
     name: str, fitted: Callable[[str], Any]
 ) -> None:
+    detector = fitted(name)  # not within the mode below: no gradients there
     with torch.inference_mode():
-        scores, maps = fitted(name)(torch.zeros((0, 64, 64, 3), dtype=torch.uint8))
+        scores, maps = detector(torch.zeros((0, 64, 64, 3), dtype=torch.uint8))
     assert scores.shape == (0,)
-    assert maps is None or maps.shape == (0, *fitted(name).map_size())
+    assert maps is None or maps.shape == (0, *detector.map_size())
 
 
 @every_detector

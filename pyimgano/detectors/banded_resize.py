@@ -39,14 +39,14 @@ def summed_rows(rows: Tensor, side: int, canvas: int) -> tuple[Tensor, Tensor]:
         canvas: rows of the canvas, >= H; the picture lies in its middle, the odd row
             below, and its first and last row are repeated over the rest.
     """
-    n, own = rows.shape[0], rows.shape[1]
+    n, own, width = rows.shape
     places, weights = _band(side, canvas, device=rows.device)
     # (blocks * seen,) rows of the picture
     seen = (places - (canvas - own) // 2).clamp_min(0).clamp_max(own - 1).flatten()
     blocks, n_seen = places.shape
-    parts = rows.index_select(1, seen).reshape(n, blocks, n_seen, -1)
+    parts = rows.index_select(1, seen).reshape(n, blocks, n_seen, width)
     sums = weights.to(torch.float32) @ parts.to(torch.float32)  # (N, blocks, BLOCK, R)
-    whole = sums.reshape(n, blocks * BLOCK, -1)
+    whole = sums.reshape(n, blocks * BLOCK, width)
     totals = weights.sum(dim=2, dtype=torch.int64).flatten().to(torch.float32)
     if blocks * BLOCK == side:
         return whole, totals

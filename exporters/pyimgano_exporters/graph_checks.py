@@ -21,6 +21,8 @@ TYPES: Final = {
     "float32": onnx.TensorProto.FLOAT,
 }
 
+PLURALS: Final = {"features": "features", "score": "scores", "anomaly_map": "maps"}
+
 
 def check_exported(data: bytes, spec: ModelSpec, where: str) -> None:
     """Refuse a graph that breaks the contract.
@@ -85,11 +87,16 @@ def _run_shapes(data: bytes, spec: ModelSpec, where: str) -> list[str]:
             findings.append(f"fails for {shown} ({error})")
             continue
         for output, value in zip(spec.outputs, values, strict=True):
-            told = f"{output.kind} {value.dtype}{value.shape} for {shown}"
+            name = PLURALS[output.kind]
             if value.shape != (shape[0], *output.shape[1:]):
-                findings.append(f"gives {told}, expected {list(output.shape)}")
-            elif value.dtype != np.float32 or not np.isfinite(value).all():
-                findings.append(f"gives {told}, not all finite float32")
+                findings.append(
+                    f"gives {name} of shape {value.shape} for {shown}, expected "
+                    f"{list(output.shape)}"
+                )
+            if value.dtype != np.float32:
+                findings.append(f"gives {name} of type {value.dtype} for {shown}")
+            if not np.isfinite(value).all():
+                findings.append(f"gives {name} that are not finite for {shown}")
     return findings
 
 

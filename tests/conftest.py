@@ -53,6 +53,8 @@ SMALL_OPTIONS: dict[str, dict[str, Any]] = {
     "patchcore": {
         "backbone": "efficientnet_lite0",
         "image_size": [64, 64],
+        "sigma_px": 4.0,  # 8 would smooth a 64 px map away
+        "score_share": 0.0,
         "bank_size": 100,
     },
     "pixel_stats": {"image_size": [64, 64]},

@@ -3,13 +3,11 @@
 Damm, Laszkiewicz, Lederer, Fischer, "AnomalyDINO: boosting patch-based few-shot anomaly
 detection with DINOv2", WACV 2025, section 3.
 
-We leave the paper in four places. Its masking of the background, chosen for each kind
+We leave the paper in three places. Its masking of the background, chosen for each kind
 of object, is left out. Training pictures are turned only where the training asks for
 it, because a turned part can be a defect. A bank of more than `bank_size` patches is
 thinned by the greedy coreset of PatchCore; up to that, nine pictures at the default
-size, all patches are kept as in the paper. The map is cut at the score: what is shown
-of a picture is at most what it is judged by, so a picture below a threshold has no
-place above it.
+size, all patches are kept as in the paper.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class AnomalyDinoConfig:
         10_000, "normal patches kept; of more, a greedy coreset", low=1, high=1_000_000
     )
     candidates: int = option(
-        60_000,
+        30_000,
         "patches held in memory while the bank is picked; of more, a sample gives the "
         "first picks and all of them the last",
         low=1,

@@ -46,7 +46,7 @@ class PatchCoreConfig:
     )
     bank_size: int = option(2000, "normal patches kept", low=1, high=1_000_000)
     candidates: int = option(
-        60_000,
+        30_000,
         "patches held in memory while the bank is picked; of more, a sample gives the "
         "first picks and all of them the last",
         low=1,

@@ -15,6 +15,7 @@ from pyimgano_runtime.errors import ExportError
 from pyimgano_runtime.infer_config import ModelSpec, TensorSpec
 
 from .detector_protocol import ExportableDetector
+from .half_storage import use_half_storage
 from .integer_products import use_integer_products
 
 OPSET: Final = 20
@@ -71,6 +72,7 @@ def export_graph(detector: ExportableDetector) -> bytes:
     assert program is not None
     model = program.model_proto
     use_integer_products(model.graph)  # before the types of its tensors are removed
+    use_half_storage(model.graph)
     strip(model)
     data: bytes = model.SerializeToString(deterministic=True)
     if len(data) > MAX_BYTES:

@@ -28,7 +28,7 @@ from .feature_detector import FeatureDetector
 from .feature_set import FeatureSet
 from .interface import FitContext
 from .layers import MapOutput, PixelInput
-from .nearest_neighbour import nearest, sampled_patches
+from .nearest_neighbour import half_precision, nearest, sampled_patches
 
 # Below this length a feature is no direction.
 LEAST_LENGTH = 1e-6
@@ -130,14 +130,15 @@ class AnomalyDino(FeatureDetector):
             features, self.config.candidates, generator=context.generator
         ).to(context.device)  # (P, C)
         n_picks = min(self.config.bank_size, len(patches))
-        self.bank = covering_bank(
+        bank = covering_bank(
             features,
             patches,
             n_picks,
             place=lambda patches: patches,
             generator=context.generator,
             progress=lambda done: context.progress("coreset", done, n_picks),
-        ).contiguous()
+        )
+        self.bank = half_precision(bank).contiguous()
         return self
 
     def score_features(self, features: Tensor) -> tuple[Tensor, Tensor]:

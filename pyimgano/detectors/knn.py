@@ -29,7 +29,7 @@ from .feature_detector import FeatureDetector
 from .feature_set import FeatureSet
 from .interface import FitContext
 from .layers import PixelInput
-from .nearest_neighbour import k_nearest
+from .nearest_neighbour import half_precision, k_nearest
 
 PRIOR_IMAGES = 4.0  # weight of the mean variance of all channels, in images
 # Below this length a pooled vector is no direction: a black picture, and no features.
@@ -133,7 +133,7 @@ class Knn(FeatureDetector):
             self.inverse_spread = 1 / spread
         else:
             self.inverse_spread = torch.ones_like(spread)
-        self.bank = self._placed(vectors).contiguous()
+        self.bank = half_precision(self._placed(vectors)).contiguous()
         context.progress("bank", len(self.bank), len(self.bank))
         return self
 

@@ -8,11 +8,16 @@ themselves (parity 2.5e-6 instead of 5e-4 where a patch lies in the bank).
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .feature_set import FeatureSet
+
+# Of the largest number; float16 itself rounds by 5e-4 of each number.
+HALF_TOLERANCE: Final = 1e-3
 
 
 def nearest(queries: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,6 +53,20 @@ def _ranking(queries: Tensor, bank: Tensor) -> Tensor:
     squares = (bank * bank).sum(dim=1, keepdim=True)  # (M, 1)
     weights = torch.cat([-2 * bank, squares], dim=1).T  # (C + 1, M)
     return F.pad(queries, (0, 1), value=1.0) @ weights
+
+
+def half_precision(bank: Tensor) -> Tensor:
+    """Round a bank (M, C) to numbers that float16 holds, as float32.
+
+    A graph then stores it in half the bytes, without loss
+    (`pyimgano_exporters.half_storage`). A bank that float16 would spoil, because its
+    numbers are too large or too small for it, is given back as it is.
+    """
+    rounded = bank.half().float()
+    largest = bank.abs().max() if bank.numel() else bank.new_zeros(())
+    error = (rounded - bank).abs().max() if bank.numel() else largest
+    # Written so that an infinite error is refused too.
+    return rounded if bool(error <= HALF_TOLERANCE * largest) else bank
 
 
 def sampled_patches(

@@ -23,7 +23,7 @@ from .feature_detector import FeatureDetector
 from .feature_set import FeatureSet
 from .interface import FitContext
 from .layers import MapOutput, TopMean
-from .nearest_neighbour import nearest, sampled_patches
+from .nearest_neighbour import half_precision, nearest, sampled_patches
 from .principal_components import principal_axes
 
 
@@ -151,7 +151,7 @@ class PatchCore(FeatureDetector):
         if self.config.pca_dims:
             axes = principal_axes(patches)[1][:, : self.config.pca_dims]
             self.projection = axes.float().contiguous()
-        self.bank = covering_bank(
+        bank = covering_bank(
             features,
             self._reduced(patches),
             min(self.config.bank_size, len(patches)),
@@ -160,7 +160,8 @@ class PatchCore(FeatureDetector):
             progress=lambda done: context.progress(
                 "coreset", done, self.config.bank_size
             ),
-        ).contiguous()
+        )
+        self.bank = half_precision(bank).contiguous()
         n_neighbours = min(self.config.neighbours, len(self.bank))
         self.bank_neighbours = _nearest_in_bank(self.bank, n_neighbours)
         return self

@@ -80,6 +80,7 @@ def out_of_fold_scores(
     context: FitContext,
     pixel_quantile: float | None = None,
     samples: PictureSamples | None = None,
+    scored: FeatureSet | None = None,
 ) -> HeldOutScores:
     """Score every normal by a model fitted on the folds that do not hold it.
 
@@ -91,6 +92,8 @@ def out_of_fold_scores(
         groups: of each picture.
         pixel_quantile: also give this quantile of the pixels of all maps.
         samples: where a picture is several samples of `features`.
+        scored: the same samples by another feature extractor, such as one in 8 bits;
+            these are scored in place of `features`, which the folds are fitted on.
     """
     n = len(groups)
     samples = samples or PictureSamples.one_each(n)
@@ -104,10 +107,11 @@ def out_of_fold_scores(
         held_out = np.isin(samples.pictures, np.asarray(fold, dtype=np.int64))
         twin = detector.blank().to(context.device).eval()
         twin.fit_features(features.subset(np.flatnonzero(~held_out)), context=context)
-        scored = np.flatnonzero(held_out & samples.genuine)
-        parts = _scored(twin, features.subset(scored), context.device)
+        chosen = np.flatnonzero(held_out & samples.genuine)
+        judged = (features if scored is None else scored).subset(chosen)
+        parts = _scored(twin, judged, context.device)
         by_picture = groupby(
-            zip(samples.pictures[scored].tolist(), parts, strict=True),
+            zip(samples.pictures[chosen].tolist(), parts, strict=True),
             key=lambda part: part[0],
         )
         for picture, own in by_picture:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from pyimgano_runtime.calibration import HeldOutScores
 from pyimgano_runtime.infer_config import InputRules
@@ -25,6 +26,7 @@ from ..datasets.spared_normals import held_out_part, tuning_part
 from ..datasets.splits import CategorySplit, folds
 from ..detectors import create_detector
 from ..detectors.feature_detector import FeatureDetector
+from ..detectors.feature_set import FeatureSet
 from ..detectors.interface import Detector, FitContext
 from ..detectors.plugins import plugin_call
 from .config import WorkbenchConfig
@@ -39,6 +41,15 @@ class Fitted:
     held_out: HeldOutScores | None  # None: nobody asked for any
     calibrated_on: Sequence[ManifestRow]
     learned_from: dict[str, Any]  # counts and settings, for the report
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutPlan:
+    """Which normals set the thresholds, and which are left to fit on."""
+
+    rows: Sequence[ManifestRow]
+    source: str | None  # "val", "holdout", "kfold_pooled"; None: nobody asks for any
+    fitted_on: Sequence[ManifestRow]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +69,10 @@ class CategoryFitter:
             config.model.name, config.model.options, preset=config.model.preset
         )
         detector.to(context.device).eval()
-        normals = split.train_normals()
-        held_out_normals = self._needs_held_out(detector)
-        if held_out_normals and not split.val and isinstance(detector, FeatureDetector):
-            return self._fit_on_features(detector, normals)
-
-        rows: Sequence[ManifestRow] = split.val
-        source = "val"
-        if held_out_normals and not split.val:
-            # Detectors that train cannot be fitted five times: hold a fifth out.
-            rows, normals = held_out_part(normals, seed=config.split_seed)
-            source = "holdout"
+        plan = self.plan(detector)
+        if isinstance(detector, FeatureDetector) and plan.source == "kfold_pooled":
+            return self._fit_on_features(detector, plan)
+        normals = plan.fitted_on
         tuning: Sequence[ManifestRow] = ()
         if detector.trains:
             tuning, normals = tuning_part(normals, seed=config.split_seed)
@@ -76,34 +80,97 @@ class CategoryFitter:
         data = self._data(normals, tuning=tuning, defects=defects)
         with plugin_call(detector, "fit"):
             detector.fit(data, context=context)
-        if not held_out_normals:
+        if plan.source is None:
             return Fitted(detector, None, (), data.facts())
-        held_out = self.score(detector.eval(), rows, source)
-        return Fitted(detector, held_out, rows, data.facts())
+        scorer = self.predictor_of(detector.eval())
+        held_out = self.score(scorer, plan.rows, plan.source)
+        return Fitted(detector, held_out, plan.rows, data.facts())
 
-    def _fit_on_features(
-        self, detector: FeatureDetector, normals: Sequence[ManifestRow]
-    ) -> Fitted:
-        config, context = self.config, self.context
-        data = self._data(normals)
+    def plan(self, detector: Detector) -> HeldOutPlan:
+        """Give which normals set the thresholds of a detector."""
+        normals = self.split.train_normals()
+        if not self._needs_held_out(detector):
+            return HeldOutPlan((), None, normals)
+        if self.split.val:
+            return HeldOutPlan(self.split.val, "val", normals)
+        if isinstance(detector, FeatureDetector):
+            return HeldOutPlan(normals, "kfold_pooled", normals)
+        # Detectors that train cannot be fitted five times: hold a fifth out.
+        rows, fitted_on = held_out_part(normals, seed=self.config.split_seed)
+        return HeldOutPlan(rows, "holdout", fitted_on)
+
+    def _fit_on_features(self, detector: FeatureDetector, plan: HeldOutPlan) -> Fitted:
+        data, features = self._extract(detector, plan)
+        held_out = self._out_of_fold(detector, plan, data, features)
+        self.context.generator.manual_seed(self.config.seed)
+        with plugin_call(detector, "fit_features"):
+            fitted = detector.fit_features(features, context=self.context)
+        return Fitted(fitted, held_out, plan.rows, data.facts())
+
+    def score_again(
+        self,
+        detector: Detector,
+        predictor: Predictor,
+        features_of: Callable[[Tensor], Tensor] | None,
+    ) -> HeldOutScores | None:
+        """Score the same normals by another form of a fitted detector, as its graph is.
+
+        Out of fold, the folds are fitted as they were, on the detector's own features,
+        and score the features of the other form.
+
+        Args:
+            detector: fitted by `fit`.
+            predictor: scores pictures by the other form.
+            features_of: features by the other form, as `FeatureDetector.features` gives
+                them. None for detectors that have none.
+        """
+        plan = self.plan(detector)
+        if plan.source is None:
+            return None
+        if plan.source != "kfold_pooled":
+            return self.score(predictor, plan.rows, plan.source)
+        assert isinstance(detector, FeatureDetector)
+        assert features_of is not None
+        data, features = self._extract(detector, plan)
+        others = FeatureSet.collect(
+            *(data.normals(), features_of),
+            n_images=data.n_normals,
+            context=self.context,
+        )
+        return self._out_of_fold(detector, plan, data, features, others)
+
+    def _extract(
+        self, detector: FeatureDetector, plan: HeldOutPlan
+    ) -> tuple[RowTrainingData, FeatureSet]:
+        """Give the features of the normals, each with the part that it shows."""
+        data = self._data(plan.fitted_on)
         with plugin_call(detector, "features"):
-            features = detector.extract(data, context=context)
-        groups = [row.group for row in normals]
-        samples = data.picture_samples()
+            features = detector.extract(data, context=self.context)
+        groups = [row.group for row in plan.rows]
         part_of = {group: number for number, group in enumerate(dict.fromkeys(groups))}
         parts_of_rows = np.asarray([part_of[group] for group in groups], dtype=np.int64)
-        features = features.with_parts(parts_of_rows[samples.pictures])
+        pictures = data.picture_samples().pictures
+        return data, features.with_parts(parts_of_rows[pictures])
+
+    def _out_of_fold(
+        self,
+        detector: FeatureDetector,
+        plan: HeldOutPlan,
+        data: RowTrainingData,
+        features: FeatureSet,
+        scored: FeatureSet | None = None,
+    ) -> HeldOutScores:
+        config = self.config
+        groups = [row.group for row in plan.rows]
         parts = folds(groups, n_folds=config.calibration.folds, seed=config.split_seed)
         with plugin_call(detector, "fit_features"):
-            held_out = calibrating.out_of_fold_scores(
+            return calibrating.out_of_fold_scores(
                 *(detector, features, parts, groups),
-                context=context,
+                context=self.context,
                 pixel_quantile=config.calibration.pooled_quantile,
-                samples=samples,
+                samples=data.picture_samples(),
+                scored=scored,
             )
-            context.generator.manual_seed(config.seed)
-            fitted = detector.fit_features(features, context=context)
-        return Fitted(fitted, held_out, normals, data.facts())
 
     def _data(
         self,
@@ -125,14 +192,13 @@ class CategoryFitter:
         return method != "fixed" and (method != "best_f1" or detector.has_map)
 
     def score(
-        self, detector: Detector, rows: Sequence[ManifestRow], source: str
+        self, predictor: Predictor, rows: Sequence[ManifestRow], source: str
     ) -> HeldOutScores:
-        """Score pictures with the fitted detector, to set thresholds on them."""
-        predictor = self.predictor_of(detector)
+        """Score pictures, to set thresholds on them."""
         scores, maxima = [], []
         quantile = self.config.calibration.pooled_quantile
         pixels = None
-        if quantile is not None and detector.has_map:
+        if quantile is not None and predictor.engine.has_map:
             pixels = calibrating.TopPixels(quantile, len(rows))
         images = read_ahead(rows, self.rules)
         for done, image in enumerate(images, start=1):

@@ -11,22 +11,16 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from pyimgano_runtime._reader import read_json
 from pyimgano_runtime.atomic import finish_swap, new_folder, refuse_replacing
-from pyimgano_runtime.binomial_bounds import count_bounds
 from pyimgano_runtime.calibration import (
-    Origin,
-    calibrate,
     fixed_thresholds,
-    pixel_threshold,
-    small_n_message,
 )
 from pyimgano_runtime.decode import decoder_name
 from pyimgano_runtime.errors import ConfigError
@@ -35,17 +29,14 @@ from pyimgano_runtime.infer_config import (
     CategoryConfig,
     InputRules,
     MapGeometry,
-    RateBounds,
     Thresholds,
 )
 from pyimgano_runtime.paths import plain_name
 from pyimgano_runtime.peak_memory import peak_rss_mb
 from pyimgano_runtime.predictor import Predictor
-from pyimgano_runtime.rows import scored_row
 from pyimgano_runtime.tiling import Tiling
 
 from .. import calibration as calibrating
-from ..calibration import promise_warning
 from ..datasets.fingerprints import (
     fingerprint,
     picture_digests,
@@ -53,19 +44,20 @@ from ..datasets.fingerprints import (
     test_fingerprint,
     training_fingerprint,
 )
-from ..datasets.images import inspect_pictures, read_ahead
+from ..datasets.images import inspect_pictures
 from ..datasets.issues import IssueLog
 from ..datasets.rows import ManifestRow
 from ..datasets.splits import CategorySplit
 from ..datasets.summary import dataset_summary
 from ..detectors import checkpoint_sha256, save_detector
 from ..detectors.interface import Detector, FitContext, Progress
-from ..inference.evaluation import Evaluation, PixelTruth
 from ..inference.torch_predictor import torch_predictor
 from ..source_date import Clock, timestamp
 from . import artifacts
+from .category_thresholds import set_thresholds
 from .config import LoadedConfig, WorkbenchConfig
-from .fitting import CategoryFitter, Fitted
+from .evaluating import evaluate_test
+from .fitting import CategoryFitter
 from .labelled_rows import Labelled, load_labelled
 from .preflight import PreflightPlan, check_list
 from .unfinished import FitClock, UnfinishedRun, identity_of
@@ -274,7 +266,17 @@ class CategoryTrainer:
         fitted = fitter.fit()
         fit_seconds = fit_clock.seconds
         detector = fitted.detector
-        thresholds, calibration = self._calibrate(fitter, fitted)
+        thresholds, calibration = set_thresholds(
+            self.config.calibration,
+            fitted.held_out,
+            fitted.calibrated_on,
+            self.labelled,
+            lambda: fitter.score(
+                self._scorer(detector), self.labelled, "labelled_manifest"
+            ),
+            by=f"pyimgano train ({self.config.recipe})",
+            at=self.clock(),
+        )
         digests = {
             "train": picture_digests(self.split.train),
             "val": picture_digests(self.split.val),
@@ -294,11 +296,11 @@ class CategoryTrainer:
             {"schema_version": artifacts.RUN_SCHEMA_VERSION} | digests,
         )
         predictor = self._predictor(detector, thresholds, calibration)
-        metrics, per_image, achieved = self._evaluate(predictor, detector.has_map)
-        artifacts.write_jsonl(place / "per_image.jsonl", per_image)
+        tested = evaluate_test(self.config, self.split, predictor, self._progress)
+        artifacts.write_jsonl(place / "per_image.jsonl", tested.per_image)
         counts = self._counts(fitted.calibrated_on)
         learned = training_fingerprint(self.split)
-        tested = test_fingerprint(self.split)
+        judged = test_fingerprint(self.split)
         report: dict[str, Any] = {
             "detector": detector.name,
             "hyper_parameters": detector.hyper_parameters(),
@@ -309,26 +311,15 @@ class CategoryTrainer:
                 calibration=counts["calibration"],
                 test_normals=counts["test_normals"],
                 test_anomalies=counts["test_anomalies"],
-                pixel_metrics=metrics["pixel_metrics"],
+                pixel_metrics=tested.metrics["pixel_metrics"],
             ),
             "data_fingerprint": fingerprint(digests["train"]),
-            "split_fingerprint": split_fingerprint(learned, tested),
+            "split_fingerprint": split_fingerprint(learned, judged),
             "training_fingerprint": learned,
-            "test_fingerprint": tested,
+            "test_fingerprint": judged,
             "checkpoint_sha256": digest,
-            "image_threshold": thresholds.image,
-            "pixel_threshold": thresholds.pixel,
             "fit_seconds": fit_seconds,
-            "false_alarm_rate_bounds": None if achieved is None else asdict(achieved),
-        } | metrics
-        report["warnings"] += [
-            message
-            for message in (
-                small_n_message(thresholds),
-                promise_warning(thresholds.provenance["image"], achieved),
-            )
-            if message
-        ]
+        } | tested.facts(thresholds)
         artifacts.write_json(
             place / "report.json",
             {"schema_version": artifacts.RUN_SCHEMA_VERSION, "category": name} | report,
@@ -367,77 +358,6 @@ class CategoryTrainer:
         return torch_predictor(
             detector, name, settings, input_rules(), device=self.device
         )
-
-    def _calibrate(
-        self, fitter: CategoryFitter, fitted: Fitted
-    ) -> tuple[Thresholds, Calibration]:
-        chosen = self.config.calibration
-        held_out, rows = fitted.held_out, fitted.calibrated_on
-        by, at = f"pyimgano train ({self.config.recipe})", self.clock()
-        if chosen.method == "fixed":
-            assert chosen.threshold is not None
-            return fixed_thresholds(
-                chosen.threshold, chosen.pixel_threshold, set_by=by, set_at=at
-            )
-        origin = Origin(fingerprint(picture_digests(rows)), by, at)
-        if chosen.method != "best_f1":
-            assert held_out is not None
-            return calibrate(held_out, rule=chosen.rule, origin=origin)
-        scored = fitter.score(fitted.detector, self.labelled, "labelled_manifest")
-        image, provenance, calibration = calibrating.best_f1(
-            calibrating.LabelledScores(
-                scores=scored.image,
-                anomalous=np.asarray([row.label == 1 for row in self.labelled]),
-                groups=scored.groups,
-            ),
-            origin=replace(
-                origin, fingerprint=fingerprint(picture_digests(self.labelled))
-            ),
-        )
-        by_kind = {"image": provenance}
-        pixel = None
-        if held_out is not None:
-            pixel = pixel_threshold(held_out, rule=chosen.rule, origin=origin)
-        if pixel is not None:
-            by_kind["pixel"] = pixel[1]
-        threshold = None if pixel is None else pixel[0]
-        return Thresholds(image, threshold, ">=", by_kind), calibration
-
-    def _evaluate(
-        self, predictor: Predictor, has_map: bool
-    ) -> tuple[dict[str, Any], list[dict[str, Any]], RateBounds | None]:
-        rows = self.split.test
-        truth = PixelTruth(
-            rows, wanted=self.config.evaluation.pixel_metrics, has_map=has_map
-        )
-        evaluation = Evaluation(
-            truth,
-            predictor.settings.thresholds,
-            n_resamples=self.config.evaluation.bootstrap_resamples,
-            seed=self.config.seed,
-        )
-        per_image = []
-        images = read_ahead(rows, predictor.rules)
-        for done, (row, image) in enumerate(zip(rows, images, strict=True), start=1):
-            prediction = predictor.predict(image)
-            evaluation.add(row, prediction, truth.mask(row, image, predictor.rules))
-            per_image.append(
-                scored_row(row.image, predictor, prediction, prediction.ms)
-                | {"label_true": row.label, "group_id": row.group_id, "meta": row.meta}
-            )
-            self._progress("evaluation", done, len(rows))
-        metrics = evaluation.report()
-        metrics["warnings"] = truth.warnings()
-        metrics["pixel_metrics"] = truth.to_json()
-        normals = [index for index, row in enumerate(rows) if row.label == 0]
-        achieved = None
-        if normals:
-            achieved = count_bounds(
-                np.asarray([evaluation.scores[i] for i in normals], dtype=np.float32),
-                [rows[i].group for i in normals],
-                predictor.threshold,
-            )
-        return metrics, per_image, achieved
 
     def _counts(self, calibration_rows: Sequence[ManifestRow]) -> dict[str, int]:
         test = self.split.test

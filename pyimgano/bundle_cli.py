@@ -70,6 +70,20 @@ bundle.add_command(accept)
     "where that changes no bit of a score. A runtime that reads schema 1.1 at most "
     'needs "never".',
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "int8"]),
+    default="fp32",
+    show_default=True,
+    help="int8: convolutions compute in 8 bits, smaller and faster. Scores are others: "
+    "thresholds are set and metrics measured again, by that graph.",
+)
+@click.option(
+    "--accept-quality-loss",
+    is_flag=True,
+    help="With int8: write the bundle even where image AUROC falls by more than 0.005, "
+    "or more than 2 % of the labels differ from fp32. It says so.",
+)
 @click.option("--force", is_flag=True, help="Replace an existing bundle folder.")
 @takes_plugins
 def export(
@@ -81,6 +95,8 @@ def export(
     image_licence: str | None,
     parity_images: str,
     share_backbone: str,
+    precision: str,
+    accept_quality_loss: bool,
     force: bool,
 ) -> None:
     """Export a run: a graph for each category, compared with torch on real pictures.
@@ -88,6 +104,7 @@ def export(
     Nothing is written unless every check passes: exit 1 names what disagrees.
     """
     from pyimgano_runtime.bundle import open_bundle
+    from pyimgano_runtime.errors import ConfigError
 
     from .pipelines.export_run import export_run
     from .reporting.bundle_table import print_bundle
@@ -96,6 +113,11 @@ def export(
     from .workbench.artifacts import open_run
 
     count = _count(parity_images)
+    if accept_quality_loss and precision == "fp32":
+        raise ConfigError(
+            "--accept-quality-loss says what int8 may cost; give --precision int8 with "
+            "it, or leave it out"
+        )
     run = open_run(run_folder)
     if goldens == "real":
         click.echo(
@@ -114,6 +136,8 @@ def export(
             image_licence=image_licence,
             parity_images=count,
             share_backbone=share_backbone,
+            precision=precision,
+            accept_quality_loss=accept_quality_loss,
             force=force,
             progress=progress,
         )

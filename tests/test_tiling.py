@@ -300,14 +300,14 @@ def test_a_detector_without_maps_takes_tiles(
 
 
 def test_int8_learns_its_ranges_from_tiles() -> None:
-    from pyimgano_exporters.int8_twin import _as_the_graph_sees
+    from pyimgano_exporters.quantize import as_the_graph_sees
 
     tiling = Tiling(size=(64, 64))
     images = [np.full((96, 192, 3), level, np.uint8) for level in (10, 20)]
-    seen = list(_as_the_graph_sees(images, tiling))
+    seen = list(as_the_graph_sees(images, tiling))
     assert [image.shape for image in seen] == [(64, 64, 3)] * 2
     assert [int(image[0, 0, 0]) for image in seen] == [10, 20]
-    whole = list(_as_the_graph_sees(images, None))
+    whole = list(as_the_graph_sees(images, None))
     assert [image.shape for image in whole] == [(96, 192, 3)] * 2
 
 

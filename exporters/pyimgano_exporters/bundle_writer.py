@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ import torch
 from pyimgano_runtime._reader import dump_json
 from pyimgano_runtime.atomic import new_folder, refuse_replacing
 from pyimgano_runtime.decode import decode_bytes
-from pyimgano_runtime.engine import ChainEngine, OnnxSession
+from pyimgano_runtime.engine import ChainEngine, Engine, OnnxSession
 from pyimgano_runtime.errors import ConfigError
 from pyimgano_runtime.infer_config import (
     FILE_NAME,
@@ -39,23 +39,48 @@ from pyimgano_runtime.infer_config import (
 from pyimgano_runtime.paths import plain_name
 from pyimgano_runtime.png_writer import encode_png
 from pyimgano_runtime.quiet_onnxruntime import load_onnxruntime
-from pyimgano_runtime.tiling import Tiling
+from pyimgano_runtime.tiling import Tiling, score_picture
 
 from .detector_protocol import ExportableDetector
 from .goldens import synthetic_goldens
 from .graph_checks import check_exported
+from .int8_graph import INT8, Int8Graph, quantize_detector
 from .model_card import model_card
 from .onnx_graph import export_graph, model_spec
-from .parity import TOLERANCES, measure_parity, score_with_torch
+from .parity import TOLERANCES, ParityMeter, TorchReference, measure_parity
 from .shared_backbone import SHARING, Model, share_backbone
 
 Image = npt.NDArray[np.uint8]
 
+PRECISIONS: Final = ("fp32", INT8)
 GOLDEN_MODES: Final = ("synthetic", "real", "none")
 MAX_REAL_GOLDENS: Final = 8
 MAX_REAL_PER_CATEGORY: Final = 4
 MAX_REAL_BYTES: Final = 32_000_000
 JPEG_QUALITY: Final = 95
+
+
+class Int8Export(Protocol):
+    """What one category's export in 8 bits needs besides."""
+
+    def ranges(self) -> Iterable[Image]:
+        """Give (H, W, 3) uint8 normals, as the graph sees them."""
+
+    def calibrate(self, graph: Int8Graph) -> tuple[Thresholds, Calibration]:
+        """Set thresholds on the scores of the graph in 8 bits."""
+
+    def judge(
+        self,
+        graph: Int8Graph,
+        thresholds: Thresholds,
+        calibration: Calibration,
+        meter: ParityMeter,
+    ) -> dict[str, Any]:
+        """Give what the document says of the training, with the metrics in 8 bits.
+
+        Raises:
+            ParityError: 8 bits cost too much.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +96,7 @@ class CategoryExport:
     normals: Callable[[], Iterable[Image]]  # for synthetic goldens
     training: dict[str, Any]  # detector, hyper_parameters, backbone, metrics, ...
     tiling: Tiling | None = None  # None: the graph takes whole pictures
+    int8: Int8Export | None = None  # for a bundle of that precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +110,8 @@ class BundleRequest:
     machine: str
     rules: InputRules
     goldens: str = "synthetic"
-    share_backbone: str = "auto"  # one of SHARING
+    share_backbone: str = "auto"  # one of SHARING; graphs in 8 bits share none
+    precision: str = "fp32"  # one of PRECISIONS
     image_licence: str | None = None
     seed: int = 0
 
@@ -108,9 +135,9 @@ def write_bundle(
 
     Raises:
         ConfigError: the output may not be made or replaced, or an unknown mode of
-            goldens or sharing.
+            goldens, sharing or precision.
         ExportError: a graph cannot be made or breaks a rule.
-        ParityError: a graph does not score like its detector.
+        ParityError: a graph does not score like its detector, or 8 bits cost too much.
     """
     if request.goldens not in GOLDEN_MODES:
         raise ConfigError(
@@ -121,12 +148,21 @@ def write_bundle(
             f'--share-backbone: found "{request.share_backbone}", expected one of '
             f"{SHARING}"
         )
+    if request.precision not in PRECISIONS:
+        raise ConfigError(
+            f'--precision: found "{request.precision}", expected one of {PRECISIONS}'
+        )
     refuse_replacing(output, force=force, keep=keep)
-    chains = _chains(categories, request.share_backbone, progress)
+    in_int8 = request.precision == INT8
+    # Graphs in 8 bits have ranges of their own category, so nothing is in common.
+    sharing = "never" if in_int8 else request.share_backbone
+    chains = _chains(categories, sharing, progress)
     exported = [
         _prove(category, chain, progress)
         for category, chain in zip(categories, chains, strict=True)
     ]
+    if in_int8:
+        exported = [_in_int8(category, progress) for category in exported]
     with new_folder(output, force=force, keep=keep) as folder:
         files = _Files(folder)
         for model in _models(exported):
@@ -151,6 +187,7 @@ class _Exported:
     export: CategoryExport
     chain: Chain
     parity: CategoryParity
+    reference: Engine  # what a device must score like: torch, or the graph in 8 bits
 
 
 def _chains(
@@ -206,7 +243,40 @@ def _prove(category: CategoryExport, chain: Chain, progress: Progress) -> _Expor
     )
     meter.require(category.name)
     progress(f"{category.name}: parity", 1, 1)
-    return _Exported(category, chain, meter.result())
+    reference = TorchReference(category.detector)
+    return _Exported(category, chain, meter.result(), reference)
+
+
+def _in_int8(exported: _Exported, progress: Progress) -> _Exported:
+    """Give a category in 8 bits: thresholds, parity and metrics of its own.
+
+    Raises:
+        ExportError: the graph holds nothing that 8 bits speed up, or breaks a rule.
+        ParityError: 8 bits cost too much.
+    """
+    category, (whole,) = exported.export, exported.chain
+    assert category.int8 is not None
+    progress(f"{category.name}: int8", 0, 1)
+    graph = quantize_detector(category.detector, whole, category.int8.ranges())
+    check_exported(graph.model.data, graph.model.spec, f"{category.name} in int8")
+    progress(f"{category.name}: int8", 1, 1)
+    thresholds, calibration = category.int8.calibrate(graph)
+    progress(f"{category.name}: int8 against torch", 0, 1)
+    meter = measure_parity(
+        category.detector,
+        graph.engine,
+        category.held_out(),
+        threshold=category.thresholds.image,
+        candidate_threshold=thresholds.image,
+        which=category.held_out_rows,
+        tiling=category.tiling,
+    )
+    progress(f"{category.name}: int8 against torch", 1, 1)
+    training = category.int8.judge(graph, thresholds, calibration, meter)
+    export = replace(
+        category, thresholds=thresholds, calibration=calibration, training=training
+    )
+    return _Exported(export, (graph.model,), meter.result(), graph.engine)
 
 
 def _models(categories: Sequence[_Exported]) -> list[Model]:
@@ -253,8 +323,8 @@ def _write_goldens(
             total += len(encoded)
             pixels = decode_bytes(encoded, request.rules, name=number)
             export = category.export
-            score, anomaly_map = score_with_torch(
-                export.detector, pixels, export.tiling
+            score, anomaly_map = score_picture(
+                category.reference, pixels, export.tiling, with_map=True
             )
             map_path = None
             files.add(f"{number}.{suffix}", encoded, "golden_image")
@@ -266,7 +336,7 @@ def _write_goldens(
                     category=export.name,
                     image=f"{number}.{suffix}",
                     map=map_path,
-                    score=score,
+                    score=float(score),
                     pixels_sha256=hashlib.sha256(pixels.tobytes()).hexdigest(),
                     kind=request.goldens,
                 )
@@ -330,7 +400,8 @@ def _document(
         categories=blocks,
         parity=Parity(
             reference=f"torch {torch.__version__}",
-            candidate=f"onnxruntime {load_onnxruntime().__version__}",
+            candidate=f"onnxruntime {load_onnxruntime().__version__}"
+            + (f", {INT8}" if request.precision == INT8 else ""),
             machine=request.machine,
             categories={c.export.name: c.parity for c in categories},
             tolerances=dict(TOLERANCES),

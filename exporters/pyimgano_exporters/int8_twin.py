@@ -7,7 +7,7 @@ parity report of its own.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -26,10 +26,9 @@ from pyimgano_runtime.infer_config import (
     select_category,
 )
 from pyimgano_runtime.quiet_onnxruntime import load_onnxruntime
-from pyimgano_runtime.tiling import Tiling, cut_tiles
 
 from .graph_checks import check_exported
-from .quantize import quantize_graph
+from .quantize import as_the_graph_sees, quantize_graph
 
 Image = npt.NDArray[np.uint8]
 ImagesByCategory = Mapping[str, Callable[[], Iterable[Image]]]
@@ -80,7 +79,7 @@ def _quantized(
     for model in _models_of(bundle, names):
         users = [n for n in names if categories[n].graph[0] == model]
         images = chain.from_iterable(
-            _as_the_graph_sees(images_by_category[name](), categories[name].tiling)
+            as_the_graph_sees(images_by_category[name](), categories[name].tiling)
             for name in users
         )
         spec = bundle.config.models[model]
@@ -91,18 +90,6 @@ def _quantized(
         path = bundle.config.models[name].file
         graphs[path] = bundle.read(path)
     return graphs
-
-
-def _as_the_graph_sees(
-    images: Iterable[Image], tiling: Tiling | None
-) -> Iterator[Image]:
-    """Give the pictures, or one tile of each: another place from picture to picture."""
-    for number, image in enumerate(images):
-        if tiling is None:
-            yield image
-        else:
-            tiles = cut_tiles(image, tiling)
-            yield tiles[number % len(tiles)]
 
 
 def _models_of(bundle: Bundle, names: list[str]) -> list[str]:

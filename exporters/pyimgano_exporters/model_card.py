@@ -7,6 +7,8 @@ from typing import Any, Final
 from pyimgano_runtime.infer_config import InferConfig
 from pyimgano_runtime.threshold_words import describe_threshold
 
+from .int8_words import int8_sentence
+
 _APPROXIMATE: Final = "; about, since the folds' models are not the final one"
 
 
@@ -80,6 +82,9 @@ def _category_lines(config: InferConfig, name: str) -> list[str]:
         f"{parity.label_flips} label flips, closest score to the threshold "
         f"{parity.min_threshold_distance:.3g} away"
     )
+    in_int8 = int8_sentence(training, parity)
+    if in_int8:
+        lines.append(f"- Convolutions in 8 bits: {in_int8}")
     lines += [
         "",
         "| metric on the test images | value | 95 % interval |",

@@ -15,6 +15,7 @@ from pyimgano_runtime.errors import ExportError
 from pyimgano_runtime.infer_config import ModelSpec, TensorSpec
 
 from .detector_protocol import ExportableDetector
+from .graph_split import FEATURES
 from .half_storage import use_half_storage
 from .integer_products import use_integer_products
 
@@ -28,17 +29,23 @@ MAX_BYTES: Final = 1_800_000_000  # above it protobuf needs external data
 EXAMPLE_SHAPE: Final = (2, 96, 128, 3)
 
 
-def export_graph(detector: ExportableDetector) -> bytes:
+def export_graph(detector: ExportableDetector, *, features: bool = False) -> bytes:
     """Give the ONNX bytes of a detector: dynamic batch, height and width.
 
     Doc strings and metadata are removed (they carry paths of this machine), and the
     bytes are the same for the same detector.
+
+    Args:
+        features: the graph also gives what the detector's `features` gives, as its last
+            output.
 
     Raises:
         ExportError: torch cannot export the detector, or the file would be too large.
     """
     detector.eval()
     outputs = [SCORE, MAP] if detector.has_map else [SCORE]
+    if features:
+        outputs.append(FEATURES)
     dimension = torch.export.Dim
     shapes = {
         "images_u8": {
@@ -51,7 +58,7 @@ def export_graph(detector: ExportableDetector) -> bytes:
     try:
         with _quiet_exporter(), torch.no_grad():
             program = torch.onnx.export(
-                _OutputsOnly(detector),
+                _WithFeatures(detector) if features else _OutputsOnly(detector),
                 (example,),
                 dynamo=True,
                 opset_version=OPSET,
@@ -93,6 +100,20 @@ class _OutputsOnly(torch.nn.Module):
     def forward(self, images_u8: torch.Tensor) -> Any:
         score, anomaly_map = self.detector(images_u8)
         return (score,) if anomaly_map is None else (score, anomaly_map)
+
+
+class _WithFeatures(torch.nn.Module):
+    """The halves of a detector's forward, and what passes between them."""
+
+    def __init__(self, detector: Any) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, images_u8: torch.Tensor) -> Any:
+        features = self.detector.features(images_u8)
+        score, anomaly_map = self.detector.score_features(features)
+        given = (score,) if anomaly_map is None else (score, anomaly_map)
+        return (*given, features)
 
 
 def strip(model: onnx.ModelProto) -> None:

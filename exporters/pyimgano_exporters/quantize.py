@@ -39,6 +39,7 @@ from pyimgano_runtime.engine import engine_errors
 from pyimgano_runtime.errors import BundleError, ExportError
 from pyimgano_runtime.onnx_rules import check_graph
 from pyimgano_runtime.quiet_onnxruntime import load_onnxruntime
+from pyimgano_runtime.tiling import Tiling, cut_tiles
 
 from .onnx_graph import INPUT, strip
 
@@ -93,6 +94,18 @@ def quantize_graph(
     data: bytes = quantized.SerializeToString(deterministic=True)
     _check(model, data)
     return data
+
+
+def as_the_graph_sees(
+    images: Iterable[Image], tiling: Tiling | None
+) -> Iterator[Image]:
+    """Give the pictures, or one tile of each: another place from picture to picture."""
+    for number, image in enumerate(images):
+        if tiling is None:
+            yield image
+        else:
+            tiles = cut_tiles(image, tiling)
+            yield tiles[number % len(tiles)]
 
 
 def _learned_convolutions(graph: Any) -> list[Any]:

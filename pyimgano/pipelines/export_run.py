@@ -20,6 +20,7 @@ from pyimgano_exporters.bundle_writer import (
     Progress,
     write_bundle,
 )
+from pyimgano_exporters.int8_graph import INT8
 from pyimgano_runtime._version import __version__
 from pyimgano_runtime.errors import ConfigError, DatasetError
 from pyimgano_runtime.infer_config import InferConfig, InputRules
@@ -30,11 +31,14 @@ from ..datasets.fingerprints import changes, picture_digests
 from ..datasets.images import read_ahead
 from ..datasets.rows import ManifestRow
 from ..datasets.splits import CategorySplit
+from ..detectors.interface import Detector
 from ..workbench.artifacts import Run, machine_name
 from ..workbench.config import load_config
+from ..workbench.labelled_rows import load_labelled
 from ..workbench.run_document import training_facts
 from ..workbench.runner import load_splits, run_rules
 from ..workbench.trained import load_trained
+from .int8_category import Int8Category
 
 Image = npt.NDArray[np.uint8]
 
@@ -55,10 +59,14 @@ def export_run(
     force: bool,
     progress: Progress,
     share_backbone: str = "auto",
+    precision: str = "fp32",
+    accept_quality_loss: bool = False,
 ) -> InferConfig:
     """Write the bundle of a run; every category becomes a graph.
 
     Args:
+        precision: "int8": convolutions compute in 8 bits, thresholds are set again.
+        accept_quality_loss: write it even where 8 bits cost more than is allowed.
         share_backbone: "auto": one file for what the categories' graphs have in common,
             where that is worth it and changes no bit of a score; "never".
         created: ISO 8601; None: when the training run ended.
@@ -74,8 +82,20 @@ def export_run(
     refuse_changed_data(run, splits)
     rules = run_rules(run)
     tiling = loaded.config.tiles
+    int8_of = None
+    if precision == INT8:
+        labelled = load_labelled(loaded, splits, rules)
+        int8_of = partial(
+            Int8Category,
+            run,
+            loaded.config,
+            rules,
+            accept_quality_loss=accept_quality_loss,
+            labelled=labelled,
+            progress=progress,
+        )
     categories = [
-        _category(run, split, rules, tiling, parity_images) for split in splits
+        _category(run, split, rules, tiling, parity_images, int8_of) for split in splits
     ]
     request = BundleRequest(
         name=name,
@@ -91,6 +111,7 @@ def export_run(
         rules=rules,
         goldens=goldens,
         share_backbone=share_backbone,
+        precision=precision,
         image_licence=image_licence,
         seed=loaded.config.seed,
     )
@@ -176,6 +197,7 @@ def _category(
     rules: InputRules,
     tiling: Tiling | None,
     parity_images: int | None,
+    int8_of: Callable[[CategorySplit, Detector], Int8Category] | None,
 ) -> CategoryExport:
     detector = load_trained(run, split.category)
     thresholds, calibration = run.calibration(split.category)
@@ -190,6 +212,7 @@ def _category(
         normals=partial(_images, split.train_normals(), rules),
         training=training_facts(run.report["categories"][split.category], detector),
         tiling=tiling,
+        int8=None if int8_of is None else int8_of(split, detector),
     )
 
 

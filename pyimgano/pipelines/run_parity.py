@@ -23,7 +23,7 @@ from ..workbench.config import load_config
 from ..workbench.runner import load_splits
 from ..workbench.trained import load_trained
 from .export_run import held_out_images, refuse_changed_data
-from .same_run import differences_from_run
+from .same_run import differences_from_run, int8_facts
 from .verification import Verification
 
 
@@ -69,7 +69,11 @@ def compare_with_run(
             sets.append((images(), which))
         for pictures, which in sets:
             progress(f"{name}: parity on {which} pictures", 0, 1)
-            scored = _measure(detector, predictor, pictures, which, found)
+            scored = _measure(
+                *(detector, predictor, pictures, which, found),
+                threshold=run.calibration(name)[0].image,
+                in_int8=int8_facts(name, bundle),
+            )
             progress(f"{name}: parity on {which} pictures", 1, 1)
             if scored and which != "golden":
                 compared.add(name)
@@ -131,15 +135,24 @@ def _measure(
     images: Iterable[tuple[str, Image]],
     which: str,
     found: Verification,
+    *,
+    threshold: float,
+    in_int8: dict[str, Any] | None,
 ) -> bool:
-    """Score pictures by both; give whether there were any."""
+    """Score pictures by both; give whether there were any.
+
+    Args:
+        threshold: the run's.
+        in_int8: what the bundle says of a graph in 8 bits.
+    """
     name = predictor.category
     try:
         meter = measure_parity(
             detector,
             predictor.engine,
             images,
-            threshold=predictor.threshold,
+            threshold=threshold,
+            candidate_threshold=predictor.threshold,
             which=which,
             tiling=predictor.settings.tiling,
         )
@@ -150,17 +163,24 @@ def _measure(
         found.disagree("parity", f"{name}: {which} pictures: {error}")
         return True
     if meter.n_images:
-        _judge_parity(name, meter, found)
+        _judge_parity(name, meter, found, in_int8)
     return meter.n_images > 0
 
 
-def _judge_parity(name: str, meter: ParityMeter, found: Verification) -> None:
+def _judge_parity(
+    name: str, meter: ParityMeter, found: Verification, in_int8: dict[str, Any] | None
+) -> None:
     result = meter.result()
     found.parity.append(
         {"category": name, "flipped_images": list(meter.flipped)}
         | {key: getattr(result, key) for key in result.__slots__}
     )
     on = f"{name}: {meter.n_images} {meter.images} pictures"
+    if in_int8 is not None:
+        _judge_int8(
+            on, meter, found, accepted=bool(in_int8.get("accepted_quality_loss"))
+        )
+        return
     problems = meter.problems()
     if problems:
         found.disagree("parity", f"{on}: {'; '.join(problems)}; export the run again")
@@ -173,6 +193,23 @@ def _judge_parity(name: str, meter: ParityMeter, found: Verification) -> None:
         f" of a score{maps}, no label flips; closest score to the threshold "
         f"{result.min_threshold_distance:.3g} away",
     )
+
+
+def _judge_int8(
+    on: str, meter: ParityMeter, found: Verification, *, accepted: bool
+) -> None:
+    """8 bits give other scores: judged are the labels, each by its own threshold."""
+    flips, allowed = len(meter.flipped), meter.allowed_int8_flips
+    text = (
+        f"{on}: {flips} labels of the bundle in int8 differ from the checkpoint's "
+        f"({allowed} may), scores by at most {meter.max_rel_score_diff:.1e}"
+    )
+    if flips <= allowed:
+        found.ok("parity", text)
+    elif accepted:
+        found.warn("parity", f"{text}; it was exported with --accept-quality-loss")
+    else:
+        found.disagree("parity", f"{text}: {', '.join(meter.flipped[:5])}")
 
 
 def _one_line(error: PyimganoError) -> str:

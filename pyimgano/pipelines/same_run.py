@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Final
+from typing import Any, Final
 
 from pyimgano_runtime.bundle import Bundle
 
@@ -17,11 +17,22 @@ _FACTS: Final = {
 }
 
 
+def int8_facts(category: str, bundle: Bundle) -> dict[str, Any] | None:
+    """Give what a bundle says of a category in 8 bits; None: it is in float32."""
+    graph = bundle.config.categories[category].graph
+    if all(bundle.config.models[model].precision == "fp32" for model in graph):
+        return None
+    named = bundle.config.training.get("categories") or {}
+    facts = (named.get(category) or {}).get("int8")
+    return facts if isinstance(facts, dict) else {}
+
+
 def differences_from_run(category: str, run: Run, bundle: Bundle) -> list[str]:
     """Give what tells a category of a bundle from that of a run; empty: the same.
 
     Compared are detector, hyper-parameters, fingerprint of the data, tiling and the
-    image threshold. The category stands in both.
+    image threshold: of a bundle in 8 bits the one that it says the run had. The
+    category stands in both.
     """
     trained = run.report["categories"][category]
     named = bundle.config.training.get("categories") or {}
@@ -36,6 +47,10 @@ def differences_from_run(category: str, run: Run, bundle: Bundle) -> list[str]:
     deployed = bundle.config.categories[category]
     if load_config(run.config_path).config.tiles != deployed.tiling:
         found.append("other tiles")
-    if thresholds.image != deployed.thresholds.image:
+    in_int8 = int8_facts(category, bundle)
+    told: Any = deployed.thresholds.image
+    if in_int8 is not None:
+        told = in_int8.get("image_threshold_fp32")
+    if thresholds.image != told:
         found.append("another image threshold")
     return found

@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import Final
 
 from pyimgano_exporters.graph_checks import check_exported
-from pyimgano_exporters.parity import TOLERANCES
+from pyimgano_exporters.int8_words import int8_sentence
+from pyimgano_exporters.parity import TOLERANCES, allowed_int8_flips
 from pyimgano_runtime.bundle import Bundle, open_bundle
 from pyimgano_runtime.check import GoldenResult, check_bundle
 from pyimgano_runtime.errors import BundleError, ExportError, ParityError
-from pyimgano_runtime.infer_config import FILE_NAME
+from pyimgano_runtime.infer_config import FILE_NAME, CategoryParity
 
 from ..detectors.interface import Progress
 from ..signing import check_signature
 from ..workbench.artifacts import Run
 from .run_parity import compare_with_run
+from .same_run import int8_facts
 from .verification import Verification
 
 PARITY_IMAGES: Final = 50  # a second look; the export compared 200
@@ -152,15 +154,30 @@ def _recorded(bundle: Bundle, found: Verification) -> None:
         parity = config.parity.categories.get(name)
         if parity is None or not parity.n_images:
             found.warn("recorded", f"{name}: the export compared no picture with torch")
-        elif parity.label_flips:
-            found.refuse(
-                "recorded",
-                f"{name}: parity.label_flips is {parity.label_flips}, expected 0; "
-                "export the bundle again",
-            )
+        else:
+            _recorded_flips(name, parity, bundle, found)
         codes = [c for p in category.thresholds.provenance.values() for c in p.warnings]
         for code in dict.fromkeys(codes):
             found.warn("threshold", f"{name}: {_in_words(code, name, bundle)}")
+
+
+def _recorded_flips(
+    name: str, parity: CategoryParity, bundle: Bundle, found: Verification
+) -> None:
+    facts = int8_facts(name, bundle)
+    allowed = 0 if facts is None else allowed_int8_flips(parity.n_images)
+    if facts is not None and facts.get("accepted_quality_loss"):
+        found.warn(
+            "recorded",
+            f"{name}: exported with --accept-quality-loss: "
+            + int8_sentence(bundle.config.training["categories"][name], parity),
+        )
+    elif parity.label_flips > allowed:
+        found.refuse(
+            "recorded",
+            f"{name}: parity.label_flips is {parity.label_flips}, expected "
+            f"{f'at most {allowed}' if allowed else 0}; export the bundle again",
+        )
 
 
 def _in_words(code: str, category: str, bundle: Bundle) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from pyimgano_exporters.int8_words import int8_sentence
 from pyimgano_runtime.bundle import Bundle
 from pyimgano_runtime.infer_config import CategoryParity, TensorSpec
 from pyimgano_runtime.threshold_words import describe_threshold
@@ -33,6 +34,9 @@ def print_bundle(bundle: Bundle) -> None:
         )
     console.print(table)
     for name, training in config.training["categories"].items():
+        in_int8 = int8_sentence(training, config.parity.categories[name])
+        if in_int8:
+            console.print(f"int8: {name}: {in_int8}", highlight=False)
         for warning in training["warnings"]:
             console.print(f"warning: {name}: {warning}", highlight=False)
     if not config.parity.goldens:
@@ -132,6 +136,9 @@ def _print_category(console: Console, bundle: Bundle, name: str) -> None:
         )
     parity = config.parity.categories.get(name)
     _field(console, "  parity", "not measured" if parity is None else _parity(parity))
+    in_int8 = int8_sentence(training, parity)
+    if in_int8:
+        _field(console, "  int8", in_int8)
     goldens = [g.kind for g in config.parity.goldens if g.category == name]
     kinds = " and ".join(sorted(set(goldens)))
     _field(

@@ -60,10 +60,14 @@ class CategoryFitter:
     split: CategorySplit
     rules: InputRules
     context: FitContext
-    predictor_of: Callable[[Detector], Predictor]  # whose thresholds do not matter
 
-    def fit(self) -> Fitted:
-        """Fit, and score normals that the scoring model has not seen."""
+    def fit(self, predictor_of: Callable[[Detector], Predictor]) -> Fitted:
+        """Fit, and score normals that the scoring model has not seen.
+
+        Args:
+            predictor_of: gives what scores pictures by a detector; its thresholds do
+                not matter.
+        """
         config, split, context = self.config, self.split, self.context
         detector: Detector = create_detector(
             config.model.name, config.model.options, preset=config.model.preset
@@ -82,7 +86,7 @@ class CategoryFitter:
             detector.fit(data, context=context)
         if plan.source is None:
             return Fitted(detector, None, (), data.facts())
-        scorer = self.predictor_of(detector.eval())
+        scorer = predictor_of(detector.eval())
         held_out = self.score(scorer, plan.rows, plan.source)
         return Fitted(detector, held_out, plan.rows, data.facts())
 

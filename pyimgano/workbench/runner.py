@@ -262,8 +262,8 @@ class CategoryTrainer:
         rules = input_rules()
         fit_clock = FitClock(states / "seconds")
         context = self._context(states, fit_clock)
-        fitter = CategoryFitter(self.config, self.split, rules, context, self._scorer)
-        fitted = fitter.fit()
+        fitter = CategoryFitter(self.config, self.split, rules, context)
+        fitted = fitter.fit(self._scorer)
         fit_seconds = fit_clock.seconds
         detector = fitted.detector
         thresholds, calibration = set_thresholds(

@@ -196,6 +196,7 @@ def test_features_of_the_graph_are_what_its_score_is_made_of(made: Exported) -> 
         )
 
 
+@pytest.mark.slow
 def test_a_detector_that_scores_no_features_calibrates_on_its_held_out_pictures(
     exported: Export, tmp_path: Path
 ) -> None:

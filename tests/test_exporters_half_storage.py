@@ -74,6 +74,30 @@ def test_a_constant_with_one_other_number_stays(odd: float) -> None:
     assert model.SerializeToString() == before
 
 
+def test_rows_are_looked_up_among_the_halves() -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    value = helper.make_tensor_value_info
+    answers = []
+    for shrink in (False, True):
+        graph = helper.make_graph(
+            [helper.make_node("Gather", ["bank", "rows"], ["y"], axis=0)],
+            "rows",
+            [value("rows", TensorProto.INT64, ["n"])],
+            [value("y", TensorProto.FLOAT, ["n", SIDE])],
+            [numpy_helper.from_array(halves(), "bank")],
+        )
+        if shrink:
+            use_half_storage(graph)
+            assert [node.op_type for node in graph.node] == ["Gather", "Cast"]
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+        onnx.checker.check_model(model, full_check=True)
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), providers=["CPUExecutionProvider"]
+        )
+        answers.append(session.run(None, {"rows": np.array([3, 0, 63])})[0])
+    assert answers[0].tobytes() == answers[1].tobytes()
+
+
 def test_a_small_constant_stays() -> None:
     value = helper.make_tensor_value_info
     small = numpy_helper.from_array(np.ones(LEAST_NUMBERS - 1, np.float32), "small")

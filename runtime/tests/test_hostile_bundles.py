@@ -11,7 +11,9 @@ import pytest
 from hostile_bundles import HOSTILE, Hostile, run
 
 DOC = Path(__file__).parents[2] / "docs" / "security.md"
-LIMIT_S = 5.0  # making the bundle included
+# Making the bundle included, on a machine that has other work; what it guards against
+# takes minutes, or all memory.
+LIMIT_S = 20.0
 ids = [case.name for case in HOSTILE]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 from shared_bundle import FEATURES_SHAPE, backbone_bytes, head_bytes, write_shared
-from tiny_bundle import edit_document, graph, grey, model, model_spec
+from tiny_bundle import (
+    edit_document,
+    graph,
+    grey,
+    model,
+    model_spec,
+    write_bundle,
+)
 
 from pyimgano_runtime import BundleError, ImageError, Predictor, open_bundle
 from pyimgano_runtime.check import check_bundle
@@ -220,3 +228,41 @@ def test_a_head_of_another_fixed_size_than_told_is_refused(tmp_path: Path) -> No
     folder = write_shared(tmp_path / "b", heads={"nut": head_bytes(1, told=(1, 5, 6))})
     with pytest.raises(BundleError, match="features is tensor"):
         Predictor.open(folder, category="nut")
+
+
+SESSIONS = """
+import subprocess
+import sys
+import numpy as np
+from pyimgano_runtime.predictor import Predictor
+
+
+def resident_mb():
+    with open("/proc/self/status") as stream:
+        facts = dict(line.split(":", 1) for line in stream)
+    return int(facts["VmRSS"].split()[0]) / 1024
+
+
+picture = np.full((2000, 3000, 3), 7, np.uint8)
+predictors, grown = [], []
+before = resident_mb()
+for _ in range(6):
+    predictors.append(Predictor.open(sys.argv[1], threads=1))
+    predictors[-1].predict(picture)
+    grown.append(resident_mb() - before)
+print(grown[0], grown[-1])
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_sessions_compute_in_the_same_memory(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle")
+    done = subprocess.run(
+        [sys.executable, "-c", SESSIONS, str(bundle)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    one, six = map(float, done.stdout.split())
+    assert one > 50  # float32 pixels of the picture alone: 72 MB
+    assert six < 2 * one

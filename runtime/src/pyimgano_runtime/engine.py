@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -74,11 +75,13 @@ class OnnxSession:
 
     def _open_session(self, data: bytes, where: str, threads: int | None) -> None:
         onnxruntime = load_onnxruntime()
+        _share_arena()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = FATAL
         options.intra_op_num_threads = threads or usable_cores()
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.use_env_allocators", "1")
         # Bytes that begin like onnxruntime's own format would pass check_graph by.
         options.add_session_config_entry("session.load_model_format", "ONNX")
         options.add_session_config_entry(
@@ -158,6 +161,25 @@ class OnnxSession:
                     f"{where}: {told.name} is {tensor.type} {sides}, infer_config.json "
                     f"says {told.dtype} {list(told.shape)}; export the bundle again"
                 )
+
+
+@cache
+def _share_arena() -> None:
+    """Let all sessions of this process compute in the same memory.
+
+    Each would otherwise keep what its largest picture needed, for good: fifteen
+    categories kept 382 MB, and keep 93 MB of one arena.
+    """
+    onnxruntime = load_onnxruntime()
+    onnxruntime.create_and_register_allocator(
+        onnxruntime.OrtMemoryInfo(
+            "Cpu",
+            onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR,
+            0,
+            onnxruntime.OrtMemType.DEFAULT,
+        ),
+        None,
+    )
 
 
 class ChainEngine:

@@ -29,6 +29,10 @@ def context(tmp_path: Path) -> FitContext:
     )
 
 
+# The bank is rounded to 16 bits, 11 of them digits.
+ROUNDED: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-4}
+
+
 def patches(count: int, seed: int) -> torch.Tensor:
     """(count, 64, h, w) of length one."""
     generator = torch.Generator().manual_seed(seed)
@@ -57,7 +61,7 @@ def test_the_score_is_the_mean_of_the_most_distant_patches(
     found, _ = detector.score_features(queries)
     distances = cosine_distances(queries, normals).sort(dim=1, descending=True).values
     expected = distances[:, :n_highest].mean(dim=1).float()
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found, expected, **ROUNDED)
 
 
 def test_the_map_is_the_distances_and_may_exceed_the_score(context: FitContext) -> None:
@@ -66,14 +70,14 @@ def test_the_map_is_the_distances_and_may_exceed_the_score(context: FitContext) 
     scores, anomaly_map = detector.score_features(queries)
     distances = cosine_distances(queries, normals).float().reshape(3, *GRID)
     expected = F.interpolate(distances[:, None], (210, 280), mode="bilinear")[:, 0]
-    torch.testing.assert_close(anomaly_map, expected)
+    torch.testing.assert_close(anomaly_map, expected, **ROUNDED)
     assert (anomaly_map.amax(dim=(1, 2)) > scores).any()
 
 
 def test_a_picture_of_the_bank_scores_nothing(context: FitContext) -> None:
     normals = patches(2, 1)
     scores, _ = fitted(normals, context).score_features(normals)
-    assert scores.tolist() == [0.0, 0.0]
+    assert scores.max() < 1e-6  # what is left of the bank's rounding
 
 
 def test_all_patches_are_kept_up_to_the_bank_size(context: FitContext) -> None:

@@ -63,7 +63,8 @@ def test_distances_are_those_between_projected_patches(context: FitContext) -> N
     bank = (rows(normals) - mean) @ axes
     distance = torch.cdist(projected, bank).amin(dim=1).float().reshape(2, *GRID)
     expected = detector.map_output(distance)
-    torch.testing.assert_close(anomaly_map, expected, rtol=1e-4, atol=1e-5)
+    # The bank is rounded to 16 bits, 11 of them digits.
+    torch.testing.assert_close(anomaly_map, expected, rtol=1e-3, atol=1e-4)
     assert detector.bank.shape == (256, 10)
 
 
@@ -85,9 +86,10 @@ def test_a_projected_bank_makes_a_smaller_graph(context: FitContext) -> None:
     normals = features(8, 1)
     small = export_graph(fitted(normals, context, pca_dims=10, bank_size=500).eval())
     plain = export_graph(fitted(normals, context, bank_size=500).eval())
-    saved = 4 * (500 * CHANNELS - 500 * 10 - CHANNELS * 10)
+    # Banks are stored in 16 bits, the projection is not.
+    saved = 2 * (500 * CHANNELS - 500 * 10) - 4 * CHANNELS * 10
     # Not all of it: the exporter may keep a small bank a second time, transposed.
-    assert len(plain) - len(small) > 0.8 * saved
+    assert len(plain) - len(small) > 0.7 * saved
 
 
 def test_more_components_than_channels_are_refused() -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from pyimgano_runtime.infer_config import InferConfig
+from pyimgano_runtime.int8_words import int8_sentence
 from pyimgano_runtime.threshold_words import describe_threshold
-
-from .int8_words import int8_sentence
 
 _APPROXIMATE: Final = "; about, since the folds' models are not the final one"
 

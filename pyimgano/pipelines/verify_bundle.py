@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Final
 
 from pyimgano_exporters.graph_checks import check_exported
-from pyimgano_exporters.int8_words import int8_sentence
 from pyimgano_exporters.parity import TOLERANCES, allowed_int8_flips
 from pyimgano_runtime.bundle import Bundle, open_bundle
 from pyimgano_runtime.check import GoldenResult, check_bundle
 from pyimgano_runtime.errors import BundleError, ExportError, ParityError
 from pyimgano_runtime.infer_config import FILE_NAME, CategoryParity
+from pyimgano_runtime.int8_words import int8_sentence
 
 from ..detectors.interface import Progress
 from ..signing import check_signature

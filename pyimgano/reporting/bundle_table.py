@@ -7,9 +7,9 @@ from typing import Any
 
 from rich.console import Console
 
-from pyimgano_exporters.int8_words import int8_sentence
 from pyimgano_runtime.bundle import Bundle
 from pyimgano_runtime.infer_config import CategoryParity, TensorSpec
+from pyimgano_runtime.int8_words import int8_sentence
 from pyimgano_runtime.threshold_words import describe_threshold
 
 from .tables import open_console, open_table

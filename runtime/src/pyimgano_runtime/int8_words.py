@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyimgano_runtime.infer_config import CategoryParity
+from .infer_config import CategoryParity
 
 
 def int8_sentence(training: dict[str, Any], parity: CategoryParity | None) -> str:

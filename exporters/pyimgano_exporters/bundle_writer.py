@@ -63,6 +63,10 @@ JPEG_QUALITY: Final = 95
 class Int8Export(Protocol):
     """What one category's export in 8 bits needs besides."""
 
+    @property
+    def calibrates_on_features(self) -> bool:
+        """Whether `calibrate` scores features that the graph computes."""
+
     def ranges(self) -> Iterable[Image]:
         """Give (H, W, 3) uint8 normals, as the graph sees them."""
 
@@ -257,7 +261,10 @@ def _in_int8(exported: _Exported, progress: Progress) -> _Exported:
     category, (whole,) = exported.export, exported.chain
     assert category.int8 is not None
     progress(f"{category.name}: int8", 0, 1)
-    graph = quantize_detector(category.detector, whole, category.int8.ranges())
+    graph = quantize_detector(
+        *(category.detector, whole, category.int8.ranges()),
+        features=category.int8.calibrates_on_features,
+    )
     check_exported(graph.model.data, graph.model.spec, f"{category.name} in int8")
     progress(f"{category.name}: int8", 1, 1)
     thresholds, calibration = category.int8.calibrate(graph)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from pyimgano_runtime._reader import dump_json
 from pyimgano_runtime.atomic import new_folder
 from pyimgano_runtime.bundle import Bundle
-from pyimgano_runtime.errors import ConfigError
+from pyimgano_runtime.errors import ConfigError, ExportError
 from pyimgano_runtime.infer_config import (
     FILE_NAME,
     FileEntry,
@@ -51,10 +51,15 @@ def write_int8_twin(
     Raises:
         ConfigError: no category or an unknown one, or the output exists.
         BundleError: a graph of the original was changed.
-        ExportError: a graph cannot be quantized, or breaks a rule.
+        ExportError: the bundle is in 8 bits already, a graph cannot be quantized, or
+            breaks a rule.
     """
     if not images_by_category:
         raise ConfigError(f"{bundle.root}: no category was asked for; name one")
+    if any(m.precision != "fp32" for m in bundle.config.models.values()):
+        raise ExportError(
+            f"{bundle.root}: is in 8 bits already; name a bundle in float32"
+        )
     names = [
         select_category(list(bundle.config.categories), n) for n in images_by_category
     ]

@@ -27,14 +27,14 @@ from pyimgano_runtime.infer_config import InferConfig, InputRules
 from pyimgano_runtime.quiet_onnxruntime import load_onnxruntime
 from pyimgano_runtime.tiling import Tiling
 
-from ..datasets.fingerprints import changes, picture_digests
+from ..datasets.fingerprints import changes, picture_digests, test_fingerprint
 from ..datasets.images import read_ahead
 from ..datasets.rows import ManifestRow
 from ..datasets.splits import CategorySplit
 from ..detectors.interface import Detector
 from ..workbench.artifacts import Run, machine_name
 from ..workbench.config import load_config
-from ..workbench.labelled_rows import load_labelled
+from ..workbench.labelled_rows import Labelled, load_labelled
 from ..workbench.run_document import training_facts
 from ..workbench.runner import load_splits, run_rules
 from ..workbench.trained import load_trained
@@ -85,6 +85,10 @@ def export_run(
     int8_of = None
     if precision == INT8:
         labelled = load_labelled(loaded, splits, rules)
+        _refuse_changed_judges(run, splits, labelled)
+        if parity_images is not None:
+            # Few pictures would let labels flip unseen.
+            parity_images = max(parity_images, PARITY_IMAGES)
         int8_of = partial(
             Int8Category,
             run,
@@ -169,6 +173,34 @@ def refuse_changed_data(run: Run, splits: Sequence[CategorySplit]) -> None:
         raise DatasetError(
             "\n".join(problems)
             + f"\n{run.folder} was trained on other data; restore it or train again"
+        )
+
+
+def _refuse_changed_judges(
+    run: Run, splits: Sequence[CategorySplit], labelled: Labelled
+) -> None:
+    """The pictures that judge 8 bits must be those that judged float32.
+
+    Raises:
+        DatasetError: test rows, or labelled ones that set a threshold, are others.
+    """
+    problems = []
+    for split in splits:
+        name = split.category
+        # Runs of before it was recorded are taken as they are.
+        recorded = run.report["categories"][name].get("test_fingerprint")
+        if recorded not in (None, test_fingerprint(split)):
+            problems.append(f"{name}: the test pictures, labels or masks changed")
+        found = changes(
+            run.digests(name)["labelled"], picture_digests(labelled.get(name, ()))
+        )
+        if found:
+            problems.append(f"{name}: {len(found)} labelled pictures changed")
+    if problems:
+        raise DatasetError(
+            "\n".join(problems)
+            + f"\n{run.folder} was judged on other data, which int8 is compared with; "
+            "restore it or train again"
         )
 
 

@@ -25,7 +25,6 @@ from ..datasets.images import read_ahead
 from ..datasets.rows import ManifestRow
 from ..datasets.splits import CategorySplit
 from ..detectors.interface import Detector, FitContext, Progress
-from ..source_date import timestamp
 from ..workbench.artifacts import Run
 from ..workbench.category_thresholds import set_thresholds
 from ..workbench.config import WorkbenchConfig
@@ -33,11 +32,12 @@ from ..workbench.evaluating import evaluate_test
 from ..workbench.fitting import CategoryFitter
 from ..workbench.labelled_rows import Labelled
 from ..workbench.run_document import training_facts
-from ..workbench.runner import category_settings, choose_device
+from ..workbench.runner import category_settings
 
 Image = npt.NDArray[np.uint8]
 
 MAX_AUROC_FALL: Final = 0.005
+ROUNDING: Final = 1e-9  # of the difference of two numbers
 SET_BY: Final = "pyimgano bundle export --precision int8"
 
 
@@ -54,8 +54,14 @@ class Int8Category:
     accept_quality_loss: bool
     progress: Progress
 
+    @property
+    def calibrates_on_features(self) -> bool:
+        """Whether thresholds come out of fold."""
+        plan = self._fitter(Path(tempfile.gettempdir())).plan(self.detector)
+        return plan.source == "kfold_pooled"
+
     def ranges(self) -> Iterable[Image]:
-        """Give normals, as the graph sees them: those that set the threshold."""
+        """Give normals of split val, else of train, as the graph sees them."""
         rows = self._range_rows()
         images = read_ahead(rows, self.rules)
         return as_the_graph_sees(images, self.config.tiles)
@@ -81,7 +87,7 @@ class Int8Category:
                 labelled,
                 lambda: fitter.score(scorer, labelled, "labelled_manifest"),
                 by=SET_BY,
-                at=timestamp(),
+                at=self.run.report["finished"],  # the same run gives the same bytes
             )
 
     def judge(
@@ -102,7 +108,9 @@ class Int8Category:
         tested = evaluate_test(self.config, self.split, predictor, self._told)
         facts = training_facts(trained | tested.facts(thresholds), self.detector)
         before, after = (r.get("image_auroc") for r in (trained, tested.metrics))
-        require(name, before, after, meter, accept=self.accept_quality_loss)
+        problems = require(
+            *(name, before, after, meter), accept=self.accept_quality_loss
+        )
         return facts | {
             "int8": {
                 "ranges_from": "val" if self.split.val else "train",
@@ -110,15 +118,14 @@ class Int8Category:
                 "image_auroc_fp32": before,
                 "image_threshold_fp32": trained["image_threshold"],
                 "label_flips_allowed": meter.allowed_int8_flips,
-                "flipped_images": list(meter.flipped),
-                "accepted_quality_loss": self.accept_quality_loss,
+                "accepted_quality_loss": bool(problems),
             }
         }
 
     def _fitter(self, workspace: Path) -> CategoryFitter:
         context = FitContext(
             generator=torch.Generator().manual_seed(self.config.seed),
-            device=choose_device(self.config.device),
+            device=torch.device("cpu"),  # where the graph runs, whatever trained
             workspace=workspace,
             progress=self._told,
             memory_budget=self.config.memory_budget_mb * 1024**2,
@@ -158,7 +165,7 @@ def require(
     meter: ParityMeter,
     *,
     accept: bool,
-) -> None:
+) -> list[str]:
     """Refuse a graph in 8 bits that judges worse than the one in float32.
 
     Args:
@@ -166,6 +173,9 @@ def require(
         after: image AUROC in 8 bits.
         meter: labels of both.
         accept: refuse nothing.
+
+    Returns:
+        What was accepted; empty where it judges as well.
 
     Raises:
         ParityError: image AUROC falls by more than 0.005 or was not measured, or more
@@ -177,7 +187,7 @@ def require(
             "the test pictures do not hold both normals and anomalies: nothing tells "
             "what image AUROC it costs"
         )
-    elif before - after > MAX_AUROC_FALL:
+    elif not before - after <= MAX_AUROC_FALL + ROUNDING:
         problems.append(
             f"image AUROC is {after:.4f}, {before:.4f} in fp32; it may fall by "
             f"{MAX_AUROC_FALL}"
@@ -194,3 +204,4 @@ def require(
             f"{category}: int8 costs too much: {'; '.join(problems)}. No bundle was "
             "written: export in fp32, or pass --accept-quality-loss to take it so"
         )
+    return problems

@@ -14,6 +14,7 @@ from pyimgano_runtime.errors import (
     ImageError,
     PyimganoError,
 )
+from pyimgano_runtime.infer_config import CategoryParity
 from pyimgano_runtime.predictor import Image, Predictor
 
 from ..datasets.splits import CategorySplit
@@ -69,10 +70,14 @@ def compare_with_run(
             sets.append((images(), which))
         for pictures, which in sets:
             progress(f"{name}: parity on {which} pictures", 0, 1)
+            in_int8 = int8_facts(name, bundle)
+            if in_int8 is not None and which == "golden":
+                continue  # they hold the answers of the graph in 8 bits
             scored = _measure(
                 *(detector, predictor, pictures, which, found),
                 threshold=run.calibration(name)[0].image,
-                in_int8=int8_facts(name, bundle),
+                in_int8=in_int8,
+                recorded=bundle.config.parity.categories.get(name),
             )
             progress(f"{name}: parity on {which} pictures", 1, 1)
             if scored and which != "golden":
@@ -92,9 +97,10 @@ def _is_of_run(name: str, run: Run, bundle: Bundle, found: Verification) -> bool
             f"({', '.join(differences)}); name its own run, or export this one",
         )
         return False
-    found.ok(
-        "run", f"{name}: detector, hyper-parameters, data and threshold of {run.folder}"
-    )
+    same = "detector, hyper-parameters, data and threshold"
+    if int8_facts(name, bundle) is not None:
+        same = "detector, hyper-parameters and data, a threshold of its own for int8,"
+    found.ok("run", f"{name}: {same} of {run.folder}")
     return True
 
 
@@ -138,12 +144,14 @@ def _measure(
     *,
     threshold: float,
     in_int8: dict[str, Any] | None,
+    recorded: CategoryParity | None,
 ) -> bool:
     """Score pictures by both; give whether there were any.
 
     Args:
         threshold: the run's.
         in_int8: what the bundle says of a graph in 8 bits.
+        recorded: what its export measured.
     """
     name = predictor.category
     try:
@@ -163,24 +171,26 @@ def _measure(
         found.disagree("parity", f"{name}: {which} pictures: {error}")
         return True
     if meter.n_images:
-        _judge_parity(name, meter, found, in_int8)
+        if in_int8 is None:
+            _judge_parity(name, meter, found)
+        else:
+            told = 0 if recorded is None else recorded.label_flips
+            _judge_int8(name, meter, found, in_int8, told)
     return meter.n_images > 0
 
 
-def _judge_parity(
-    name: str, meter: ParityMeter, found: Verification, in_int8: dict[str, Any] | None
-) -> None:
+def _note(name: str, meter: ParityMeter, found: Verification) -> CategoryParity:
     result = meter.result()
     found.parity.append(
         {"category": name, "flipped_images": list(meter.flipped)}
         | {key: getattr(result, key) for key in result.__slots__}
     )
+    return result
+
+
+def _judge_parity(name: str, meter: ParityMeter, found: Verification) -> None:
+    result = _note(name, meter, found)
     on = f"{name}: {meter.n_images} {meter.images} pictures"
-    if in_int8 is not None:
-        _judge_int8(
-            on, meter, found, accepted=bool(in_int8.get("accepted_quality_loss"))
-        )
-        return
     problems = meter.problems()
     if problems:
         found.disagree("parity", f"{on}: {'; '.join(problems)}; export the run again")
@@ -196,17 +206,27 @@ def _judge_parity(
 
 
 def _judge_int8(
-    on: str, meter: ParityMeter, found: Verification, *, accepted: bool
+    name: str,
+    meter: ParityMeter,
+    found: Verification,
+    in_int8: dict[str, Any],
+    told: int,
 ) -> None:
-    """8 bits give other scores: judged are the labels, each by its own threshold."""
-    flips, allowed = len(meter.flipped), meter.allowed_int8_flips
+    """8 bits give other scores: judged are the labels, each by its own threshold.
+
+    Args:
+        told: labels that differed at export; these pictures may hold all of them.
+    """
+    _note(name, meter, found)
+    flips, allowed = len(meter.flipped), max(meter.allowed_int8_flips, told)
     text = (
-        f"{on}: {flips} labels of the bundle in int8 differ from the checkpoint's "
-        f"({allowed} may), scores by at most {meter.max_rel_score_diff:.1e}"
+        f"{name}: {meter.n_images} {meter.images} pictures: {flips} labels of the "
+        f"bundle in int8 differ from the checkpoint's ({allowed} may), scores by at "
+        f"most {meter.max_rel_score_diff:.1e}"
     )
     if flips <= allowed:
         found.ok("parity", text)
-    elif accepted:
+    elif in_int8.get("accepted_quality_loss"):
         found.warn("parity", f"{text}; it was exported with --accept-quality-loss")
     else:
         found.disagree("parity", f"{text}: {', '.join(meter.flipped[:5])}")

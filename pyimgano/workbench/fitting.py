@@ -8,7 +8,7 @@ that train by gradient keep a tenth of what is left to stop early on.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -136,10 +136,12 @@ class CategoryFitter:
         assert isinstance(detector, FeatureDetector)
         assert features_of is not None
         data, features = self._extract(detector, plan)
+        # The detector's own features hold half of the budget already.
+        budget = self.context.memory_budget // 2
         others = FeatureSet.collect(
             *(data.normals(), features_of),
             n_images=data.n_normals,
-            context=self.context,
+            context=replace(self.context, memory_budget=budget),
         )
         return self._out_of_fold(detector, plan, data, features, others)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import cache
+from threading import Lock
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -37,6 +38,9 @@ _MEMORY_SIGNS: Final = (
 _MORE_MEMORY: Final = (
     "use smaller pictures, allow more by --max-memory, or export the bundle again"
 )
+
+
+_ARENA_LOCK: Final = Lock()
 
 
 class Engine(Protocol):
@@ -75,7 +79,6 @@ class OnnxSession:
 
     def _open_session(self, data: bytes, where: str, threads: int | None) -> None:
         onnxruntime = load_onnxruntime()
-        _share_arena()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = FATAL
         options.intra_op_num_threads = threads or usable_cores()
@@ -88,6 +91,7 @@ class OnnxSession:
             "session.model_external_initializers_file_folder_path", _NO_FOLDER
         )
         try:
+            _share_arena()
             session = onnxruntime.InferenceSession(
                 data,
                 options,
@@ -163,23 +167,31 @@ class OnnxSession:
                 )
 
 
-@cache
 def _share_arena() -> None:
     """Let all sessions of this process compute in the same memory.
 
     Each would otherwise keep what its largest picture needed, for good: fifteen
     categories kept 382 MB, and keep 93 MB of one arena.
     """
+    with _ARENA_LOCK:
+        _register_arena()
+
+
+@cache
+def _register_arena() -> None:
     onnxruntime = load_onnxruntime()
-    onnxruntime.create_and_register_allocator(
-        onnxruntime.OrtMemoryInfo(
-            "Cpu",
-            onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR,
-            0,
-            onnxruntime.OrtMemType.DEFAULT,
-        ),
-        None,
+    memory = onnxruntime.OrtMemoryInfo(
+        "Cpu",
+        onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR,
+        0,
+        onnxruntime.OrtMemType.DEFAULT,
     )
+    try:
+        onnxruntime.create_and_register_allocator(memory, None)
+    except engine_errors() as cause:
+        # The program that we run in has one, and its arena serves as well.
+        if "already registered" not in str(cause):
+            raise
 
 
 class ChainEngine:

@@ -65,8 +65,6 @@ def made(exported: Export) -> Exported:
 def int8(made: Exported, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give its bundle in 8 bits; pictures of 64 px lose more than is allowed."""
     output = tmp_path_factory.mktemp("int8") / "bundle"
-    assert export_int8(made, output) == 1
-    assert not output.exists()
     assert export_int8(made, output, "--accept-quality-loss") == 0
     return output
 
@@ -177,6 +175,16 @@ def test_another_fp32_threshold_is_another_run(
     assert "another image threshold" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_without_acceptance_nothing_is_written(
+    made: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export_int8(made, tmp_path / "bundle") == 1
+    assert "int8 costs too much" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
 def test_features_of_the_graph_are_what_its_score_is_made_of(made: Exported) -> None:
     run = open_run(made.run)
     detector = load_trained(run, next(iter(run.categories)))

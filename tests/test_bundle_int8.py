@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -157,22 +159,65 @@ def test_a_device_proves_it_and_the_run_vouches_for_it(
     assert "Convolutions in 8 bits" in (int8 / "MODEL_CARD.md").read_text()
 
 
+def edited(int8: Path, place: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """Give a copy of the bundle with another document."""
+    shutil.copytree(int8, place)
+    path = place / "infer_config.json"
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+    return place
+
+
 def test_another_fp32_threshold_is_another_run(
     made: Exported, int8: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    edited = tmp_path / "edited"
-    edited.mkdir()
-    for path in int8.rglob("*"):
-        if path.is_file():
-            target = edited / path.relative_to(int8)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(path.read_bytes())
-    document = json.loads((edited / "infer_config.json").read_text())
-    for training in document["training"]["categories"].values():
-        training["int8"]["image_threshold_fp32"] *= 1.1
-    (edited / "infer_config.json").write_text(json.dumps(document))
-    assert main(["bundle", "verify", str(edited), "--run", str(made.run)]) == 2
+    def change(document: dict[str, Any]) -> None:
+        for training in document["training"]["categories"].values():
+            training["int8"]["image_threshold_fp32"] *= 1.1
+
+    bundle = edited(int8, tmp_path / "edited", change)
+    assert main(["bundle", "verify", str(bundle), "--run", str(made.run)]) == 2
     assert "another image threshold" in capsys.readouterr().out
+
+
+def test_labels_count_by_the_threshold_of_each_side(made: Exported, int8: Path) -> None:
+    run, bundle = open_run(made.run), open_bundle(int8)
+    (name,) = bundle.config.categories
+    lines = (run.category_folder(name) / "per_image.jsonl").read_text().splitlines()
+    before = [json.loads(line)["label"] for line in lines]
+    predictor = Predictor.open(bundle)
+    after = [predictor.predict(image).label for image in pictures(made, "test")]
+    differ = sum(a != b for a, b in zip(before, after, strict=True))
+    assert differ == bundle.config.parity.categories[name].label_flips
+    assert differ > 1  # else the tests below would show nothing
+
+
+@pytest.mark.parametrize(
+    ("told", "code", "sentence"),
+    [(2, 2, "parity.label_flips is 2"), (0, 1, "labels of the bundle in int8 differ")],
+)
+def test_too_many_other_labels_are_refused_unless_accepted(
+    told: int,
+    code: int,
+    sentence: str,
+    made: Exported,
+    int8: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def change(document: dict[str, Any]) -> None:
+        for training in document["training"]["categories"].values():
+            training["int8"]["accepted_quality_loss"] = False
+        for parity in document["parity"]["categories"].values():
+            parity["label_flips"] = told
+
+    bundle = edited(int8, tmp_path / "edited", change)
+    assert main(["bundle", "verify", str(bundle), "--run", str(made.run)]) == code
+    assert f"FAILED   {'recorded' if code == 2 else 'parity  '}" in (
+        told_out := capsys.readouterr().out
+    )
+    assert sentence in told_out
 
 
 @pytest.mark.slow

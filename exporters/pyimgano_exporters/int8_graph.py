@@ -31,7 +31,7 @@ class Int8Graph:
     model: Model
     engine: OnnxEngine
     # (N, H, W, 3) uint8 -> (N, C, h, w) float32, as the graph itself computes them on
-    # its way to the score; None: the detector scores no features.
+    # its way to the score; None: nobody asked for them.
     features: Callable[[Image], npt.NDArray[np.float32]] | None
 
 
@@ -46,8 +46,8 @@ def quantize_detector(
 
     Args:
         whole: its graph in float32.
-        features: also give what the detector's `features` gives, in 8 bits.
         images: (H, W, 3) uint8 normals as the graph sees them; they set the ranges.
+        features: also give what the detector's `features` gives, in 8 bits.
 
     Raises:
         ExportError: see `quantize_graph`.

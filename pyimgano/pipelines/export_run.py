@@ -89,15 +89,8 @@ def export_run(
         if parity_images is not None:
             # Few pictures would let labels flip unseen.
             parity_images = max(parity_images, PARITY_IMAGES)
-        int8_of = partial(
-            Int8Category,
-            run,
-            loaded.config,
-            rules,
-            accept_quality_loss=accept_quality_loss,
-            labelled=labelled,
-            progress=progress,
-        )
+        shared = (run, loaded.config, rules, labelled, accept_quality_loss, progress)
+        int8_of = partial(Int8Category, *shared)
     categories = [
         _category(run, split, rules, tiling, parity_images, int8_of) for split in splits
     ]

@@ -29,7 +29,7 @@ from ..workbench.artifacts import Run
 from ..workbench.category_thresholds import set_thresholds
 from ..workbench.config import WorkbenchConfig
 from ..workbench.evaluating import evaluate_test
-from ..workbench.fitting import CategoryFitter
+from ..workbench.fitting import CategoryFitter, held_out_plan
 from ..workbench.labelled_rows import Labelled
 from ..workbench.run_document import training_facts
 from ..workbench.runner import category_settings
@@ -48,16 +48,16 @@ class Int8Category:
     run: Run
     config: WorkbenchConfig
     rules: InputRules
-    split: CategorySplit
-    detector: Detector
     labelled: Labelled  # for method "best_f1"
     accept_quality_loss: bool
     progress: Progress
+    split: CategorySplit
+    detector: Detector
 
     @property
     def calibrates_on_features(self) -> bool:
         """Whether thresholds come out of fold."""
-        plan = self._fitter(Path(tempfile.gettempdir())).plan(self.detector)
+        plan = held_out_plan(self.config, self.split, self.detector)
         return plan.source == "kfold_pooled"
 
     def ranges(self) -> Iterable[Image]:
@@ -75,7 +75,7 @@ class Int8Category:
         """Set the thresholds again, by the method and the pictures of the training."""
         with tempfile.TemporaryDirectory(prefix="pyimgano-int8-") as folder:
             fitter = self._fitter(Path(folder))
-            plan = fitter.plan(self.detector)
+            plan = held_out_plan(self.config, self.split, self.detector)
             scorer = self._unjudged(graph)
             features = None if graph.features is None else _of_tensors(graph.features)
             held_out = fitter.score_again(self.detector, scorer, features)

@@ -52,6 +52,23 @@ class HeldOutPlan:
     fitted_on: Sequence[ManifestRow]
 
 
+def held_out_plan(
+    config: WorkbenchConfig, split: CategorySplit, detector: Detector
+) -> HeldOutPlan:
+    """Give which normals set the thresholds of a detector."""
+    normals = split.train_normals()
+    method = config.calibration.method
+    if method == "fixed" or (method == "best_f1" and not detector.has_map):
+        return HeldOutPlan((), None, normals)
+    if split.val:
+        return HeldOutPlan(split.val, "val", normals)
+    if isinstance(detector, FeatureDetector):
+        return HeldOutPlan(normals, "kfold_pooled", normals)
+    # Detectors that train cannot be fitted five times: hold a fifth out.
+    rows, fitted_on = held_out_part(normals, seed=config.split_seed)
+    return HeldOutPlan(rows, "holdout", fitted_on)
+
+
 @dataclass(frozen=True, slots=True)
 class CategoryFitter:
     """What a fit of one category depends on."""
@@ -73,7 +90,7 @@ class CategoryFitter:
             config.model.name, config.model.options, preset=config.model.preset
         )
         detector.to(context.device).eval()
-        plan = self.plan(detector)
+        plan = held_out_plan(self.config, self.split, detector)
         if isinstance(detector, FeatureDetector) and plan.source == "kfold_pooled":
             return self._fit_on_features(detector, plan)
         normals = plan.fitted_on
@@ -89,19 +106,6 @@ class CategoryFitter:
         scorer = predictor_of(detector.eval())
         held_out = self.score(scorer, plan.rows, plan.source)
         return Fitted(detector, held_out, plan.rows, data.facts())
-
-    def plan(self, detector: Detector) -> HeldOutPlan:
-        """Give which normals set the thresholds of a detector."""
-        normals = self.split.train_normals()
-        if not self._needs_held_out(detector):
-            return HeldOutPlan((), None, normals)
-        if self.split.val:
-            return HeldOutPlan(self.split.val, "val", normals)
-        if isinstance(detector, FeatureDetector):
-            return HeldOutPlan(normals, "kfold_pooled", normals)
-        # Detectors that train cannot be fitted five times: hold a fifth out.
-        rows, fitted_on = held_out_part(normals, seed=self.config.split_seed)
-        return HeldOutPlan(rows, "holdout", fitted_on)
 
     def _fit_on_features(self, detector: FeatureDetector, plan: HeldOutPlan) -> Fitted:
         data, features = self._extract(detector, plan)
@@ -128,7 +132,7 @@ class CategoryFitter:
             features_of: features by the other form, as `FeatureDetector.features` gives
                 them. None for detectors that have none.
         """
-        plan = self.plan(detector)
+        plan = held_out_plan(self.config, self.split, detector)
         if plan.source is None:
             return None
         if plan.source != "kfold_pooled":
@@ -191,11 +195,6 @@ class CategoryFitter:
             seed=self.config.seed,
             tiling=self.config.tiles,
         )
-
-    def _needs_held_out(self, detector: Detector) -> bool:
-        """Whether a threshold comes from normals that the model was not fitted on."""
-        method = self.config.calibration.method
-        return method != "fixed" and (method != "best_f1" or detector.has_map)
 
     def score(
         self, predictor: Predictor, rows: Sequence[ManifestRow], source: str

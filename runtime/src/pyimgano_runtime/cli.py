@@ -487,6 +487,7 @@ def _info(options: argparse.Namespace) -> int:
 
 def print_info(bundle: Bundle) -> None:
     """Print what a bundle says of itself."""
+    from .int8_words import int8_sentence
     from .threshold_words import describe_threshold
 
     config = bundle.config
@@ -518,3 +519,6 @@ def print_info(bundle: Bundle) -> None:
                 f"{parity.images} images, score rel diff "
                 f"{parity.max_rel_score_diff:.1e}"
             )
+        in_int8 = int8_sentence(training, parity)
+        if in_int8:
+            print(f"  int8       {in_int8}")

@@ -441,10 +441,26 @@ def test_a_difference_above_the_tolerance_is_refused() -> None:
 
 
 def test_a_flipped_label_is_refused_and_named() -> None:
-    meter = meter_of((0.5, 0.5), (0.999999, 1.0), (1.0, 1.0))
-    assert meter.flipped == ["1"]
+    meter = meter_of((0.5, 0.5), (0.9999, 1.0), (0.999999, 1.0), (1.0, 1.0))
+    assert meter.flipped == ["1", "2"]
+    assert meter.result().label_flips == 2
+    with pytest.raises(ParityError, match="1 labels flip: 1;"):
+        meter.require("b")
+
+
+def test_a_label_that_rounding_decides_is_told_and_no_refusal() -> None:
+    meter = meter_of((0.5, 0.5), (0.999999, 1.0))
+    meter.require("b")
     assert meter.result().label_flips == 1
-    with pytest.raises(ParityError, match="1 labels flip: 1"):
+    (warning,) = meter.warnings()
+    assert warning.startswith("SCORE_AT_THRESHOLD: 1 picture scores the threshold but")
+    assert warning.endswith("torch and onnxruntime label it differently: 1")
+
+
+def test_scores_that_agree_do_not_excuse_another_threshold() -> None:
+    meter = ParityMeter(1.0, "test", candidate_threshold=1.0 + 2e-5)
+    meter.add("a", (1.00001, None), (1.00001, None))
+    with pytest.raises(ParityError, match="1 labels flip: a"):
         meter.require("b")
 
 

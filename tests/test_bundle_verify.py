@@ -269,6 +269,21 @@ def test_a_flip_that_the_export_recorded_is_refused(bundle: Path, verify: Run) -
     assert "parity.label_flips is 2, expected 0" in lines(done, "FAILED")[0]
 
 
+def test_a_recorded_flip_at_the_threshold_is_a_warning(
+    bundle: Path, verify: Run
+) -> None:
+    def change(document: dict[str, Any]) -> None:
+        document["parity"]["categories"]["bracket"] |= {
+            "label_flips": 1,
+            "min_threshold_distance": 1e-7,
+        }
+
+    edit_document(bundle, change)
+    done = verify(bundle)
+    assert done.code == 0
+    assert any("rounding decides" in line for line in lines(done, "warning"))
+
+
 def test_no_damage_of_a_model_ends_in_a_traceback(bundle: Path, verify: Run) -> None:
     path = next((bundle / "models").iterdir())
     for place in range(40, 4000, 97):

@@ -248,6 +248,9 @@ def _prove(category: CategoryExport, chain: Chain, progress: Progress) -> _Expor
     meter.require(category.name)
     progress(f"{category.name}: parity", 1, 1)
     reference = TorchReference(category.detector)
+    if meter.ties:
+        told = [*category.training.get("warnings", ()), *meter.warnings()]
+        category = replace(category, training=category.training | {"warnings": told})
     return _Exported(category, chain, meter.result(), reference)
 
 

@@ -47,6 +47,7 @@ class ParityMeter:
     max_map_diff_of_range: float | None = None
     min_threshold_distance: float = float("inf")
     flipped: list[str] = field(default_factory=list)
+    ties: list[str] = field(default_factory=list)  # those of them that rounding decides
     candidate_threshold: float | None = None  # None: that of the reference
 
     def add(
@@ -66,9 +67,11 @@ class ParityMeter:
             self.min_threshold_distance, abs(score - self.threshold)
         )
         own = self.candidate_threshold
-        verdict = is_anomaly(other, self.threshold if own is None else own)
-        if verdict != is_anomaly(score, self.threshold):
+        own = self.threshold if own is None else own
+        if is_anomaly(other, own) != is_anomaly(score, self.threshold):
             self.flipped.append(name)
+            if own == self.threshold and relative_difference(other, score) <= SCORE_REL:
+                self.ties.append(name)
         if anomaly_map is not None and other_map is not None:
             absolute = float(np.max(np.abs(anomaly_map - other_map)))
             share = difference_of_range(other_map, anomaly_map)
@@ -104,11 +107,27 @@ class ParityMeter:
                 f"maps differ by {share:.2e} of their range "
                 f"(tolerance {MAP_OF_RANGE:.0e})"
             )
-        if self.flipped:
-            found.append(
-                f"{len(self.flipped)} labels flip: {', '.join(self.flipped[:5])}"
-            )
+        flips = [name for name in self.flipped if name not in self.ties]
+        if flips:
+            found.append(f"{len(flips)} labels flip: {', '.join(flips[:5])}")
         return found
+
+    def warnings(self) -> list[str]:
+        """Say which labels rounding decides.
+
+        Such a picture's scores agree within the tolerance and lie on both sides of the
+        threshold. No threshold and no tolerance rules that out for every picture (ADR
+        9), so it is told, not refused.
+        """
+        if not self.ties:
+            return []
+        one = len(self.ties) == 1
+        return [
+            f"SCORE_AT_THRESHOLD: {len(self.ties)} picture{' scores' if one else 's score'}"
+            f" the threshold but for rounding (closest: {self.min_threshold_distance:.1e}"
+            f" away), so torch and onnxruntime label {'it' if one else 'them'} "
+            f"differently: {', '.join(self.ties[:5])}{' ...' if len(self.ties) > 5 else ''}"
+        ]
 
     @property
     def allowed_int8_flips(self) -> int:
@@ -128,6 +147,12 @@ class ParityMeter:
                 f"detector on {self.n_images} {self.images} images: "
                 f"{'; '.join(found)}; no bundle was written"
             )
+
+
+def may_be_ties(parity: CategoryParity, threshold: float) -> bool:
+    """Give whether recorded flips can be pictures whose label rounding decides."""
+    near = parity.min_threshold_distance <= SCORE_REL * abs(threshold)
+    return near and parity.max_rel_score_diff <= SCORE_REL
 
 
 def allowed_int8_flips(n_images: int) -> int:

@@ -373,9 +373,6 @@ def _refuse_other_scores(
         which="first",
         tiling=plan.settings.tiling,
     )
-    # A label may flip where a score lies on the threshold: the engines agree none the
-    # less, by their tolerance.
-    meter.flipped.clear()
     problems = meter.problems()
     if problems:
         raise ParityError(

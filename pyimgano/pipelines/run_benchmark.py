@@ -203,7 +203,10 @@ def _facts(
         "promise_approximate": provenance.approximate,
         "pixel_metrics": found.truth.to_json(),
         "decode_ms": latency(found.decode_ms),
-        "warnings": found.truth.warnings(),
+        "warnings": [
+            *found.truth.warnings(),
+            *(found.parity.warnings() if found.parity is not None else ()),
+        ],
         "engines": found.engines,
     }
     if found.parity is not None:

@@ -193,12 +193,15 @@ def _judge_parity(name: str, meter: ParityMeter, found: Verification) -> None:
     if problems:
         found.disagree("parity", f"{on}: {'; '.join(problems)}; export the run again")
         return
+    for warning in meter.warnings():
+        found.warn("parity", f"{on}: {warning}")
     share = result.max_map_diff_of_range
     maps = "" if share is None else f", maps by {share:.1e} of their range"
     found.ok(
         "parity",
         f"{on}: checkpoint and bundle differ by at most {result.max_rel_score_diff:.1e}"
-        f" of a score{maps}, no label flips; closest score to the threshold "
+        f" of a score{maps}, {len(meter.flipped) or 'no'} label flips; closest score "
+        "to the threshold "
         f"{result.min_threshold_distance:.3g} away",
     )
 

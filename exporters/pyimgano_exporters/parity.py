@@ -121,12 +121,14 @@ class ParityMeter:
         """
         if not self.ties:
             return []
-        one = len(self.ties) == 1
+        n = len(self.ties)
+        pictures, them = (
+            ("picture scores", "it") if n == 1 else ("pictures score", "them")
+        )
         return [
-            f"SCORE_AT_THRESHOLD: {len(self.ties)} picture{' scores' if one else 's score'}"
-            f" the threshold but for rounding (closest: {self.min_threshold_distance:.1e}"
-            f" away), so torch and onnxruntime label {'it' if one else 'them'} "
-            f"differently: {', '.join(self.ties[:5])}{' ...' if len(self.ties) > 5 else ''}"
+            f"SCORE_AT_THRESHOLD: {n} {pictures} the threshold but for rounding (closest: "
+            f"{self.min_threshold_distance:.1e} away), so torch and onnxruntime label "
+            f"{them} differently: {', '.join(self.ties[:5])}{' ...' if n > 5 else ''}"
         ]
 
     @property

@@ -126,9 +126,10 @@ class ParityMeter:
             ("picture scores", "it") if n == 1 else ("pictures score", "them")
         )
         return [
-            f"SCORE_AT_THRESHOLD: {n} {pictures} the threshold but for rounding (closest: "
-            f"{self.min_threshold_distance:.1e} away), so torch and onnxruntime label "
-            f"{them} differently: {', '.join(self.ties[:5])}{' ...' if n > 5 else ''}"
+            f"SCORE_AT_THRESHOLD: {n} {pictures} the threshold but for rounding "
+            f"({self.min_threshold_distance:.1e} away at the closest), so torch and "
+            f"onnxruntime label {them} differently: {', '.join(self.ties[:5])}"
+            f"{' ...' if n > 5 else ''}"
         ]
 
     @property

@@ -88,7 +88,7 @@ def outcome(folder: Path) -> str:
     """
     from pyimgano_runtime import Predictor, PyimganoError, open_bundle
     from pyimgano_runtime.check import check_bundle
-    from pyimgano_runtime.cli import print_info
+    from pyimgano_runtime.info_cli import print_info
     from pyimgano_runtime.row_output import json_text
 
     try:

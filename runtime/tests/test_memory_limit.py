@@ -76,7 +76,7 @@ def test_a_size_that_is_too_large_is_a_usage_error(
 def test_info_has_the_default_limit_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from pyimgano_runtime import cli
+    from pyimgano_runtime import info_cli
 
     bundle = write_bundle(tmp_path / "bundle")
     seen = []
@@ -84,7 +84,7 @@ def test_info_has_the_default_limit_too(
     def note(bundle: object) -> None:
         seen.append(resource.getrlimit(resource.RLIMIT_AS)[0])
 
-    monkeypatch.setattr(cli, "print_info", note)
+    monkeypatch.setattr(info_cli, "print_info", note)
     assert main(["info", str(bundle)]) == 0
     assert main(["info", "--max-memory", "16G", str(bundle)]) == 0
     assert main(["info", "--max-memory", "0", str(bundle)]) == 0

@@ -6,14 +6,18 @@ import argparse
 import math
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from .cli_options import (
+    EXIT_INPUTS,
+    add_max_memory,
+    add_threads,
+    add_trust,
+    opened,
+    say,
+    warn_unlisted,
+)
 from .errors import ConfigError
-
-if TYPE_CHECKING:
-    from .bundle import Bundle
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,12 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--force", action="store_true", help="replace an existing thresholds file"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
+    add_threads(parser)
+    add_max_memory(parser)
+    add_trust(parser)
 
 
-def run(
-    options: argparse.Namespace, bundle: Bundle, *, say: Callable[[str], None]
-) -> bool:
-    """Calibrate, write the file and print what changed; false if pictures failed.
+def run(options: argparse.Namespace) -> int:
+    """Calibrate, write the file and print what changed; give the exit code.
 
     Raises:
         ConfigError: the output, the folder or the rate is refused.
@@ -59,6 +64,8 @@ def run(
     from .predictor import Predictor
     from .row_output import json_text
 
+    bundle = opened(options)
+    warn_unlisted(bundle.unlisted_files())
     if not options.folder:
         raise ConfigError("FOLDER is empty; name the folder of pictures of good parts")
     output = Path(options.output)
@@ -81,7 +88,7 @@ def run(
             f"{len(made.problems)} pictures could not be scored, so nothing was "
             "written; replace or remove them"
         )
-        return False
+        return EXIT_INPUTS
     command.write_thresholds(made, output)
     for warning in made.warnings:
         say(f"warning: {warning}")
@@ -89,7 +96,7 @@ def run(
         print(json_text(made.to_json(options.output), sys.stdout, indent=2))
     else:
         print("\n".join(made.table(options.output)))
-    return True
+    return 0
 
 
 def _rate(text: str) -> float:

@@ -1,0 +1,122 @@
+"""What several commands of `pyimgano-runtime` take, and how they take it."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from .bundle import Bundle
+
+EXIT_ANOMALY: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_BUNDLE: Final = 3
+EXIT_INPUTS: Final = 4
+EXIT_RUNTIME: Final = 5
+EXIT_INTERRUPTED: Final = 130
+SIGNATURE_TEXT: Final = (
+    "lies beside the bundle; not verified here (pyimgano bundle verify --signature)"
+)
+
+
+def say(line: str) -> None:
+    """Show a line to the person at the screen: stdout carries results."""
+    print(line, file=sys.stderr)
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--threads",
+        type=positive_number,
+        metavar="N",
+        help="onnxruntime threads (default: the cores this process may use)",
+    )
+
+
+def add_max_memory(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--max-memory",
+        type=memory_size,
+        metavar="SIZE",
+        help="address space that this process may take, such as 4G; 0 or none: no "
+        "limit (default: three quarters of the machine's or container's memory)",
+    )
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--expect-sha256",
+        type=sha256_text,
+        metavar="HEX",
+        help="of infer_config.json, as the export printed it: any other is refused",
+    )
+    parser.add_argument(
+        "--allow-hard-links",
+        action="store_true",
+        help="take files with several hard links (OSTree and the like make them)",
+    )
+
+
+def opened(options: argparse.Namespace) -> Bundle:
+    from .bundle import open_bundle
+
+    return open_bundle(
+        options.bundle,
+        allow_hard_links=options.allow_hard_links,
+        expect_sha256=options.expect_sha256,
+    )
+
+
+def warn_unlisted(paths: Sequence[str]) -> None:
+    from .bundle import unlisted_warnings
+
+    for line in unlisted_warnings(paths):
+        say(line)
+
+
+def positive_number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:5]) <= 1024):
+        raise argparse.ArgumentTypeError(
+            f'found "{text}", expected a whole number from 1 to 1024'
+        )
+    return int(text)
+
+
+def number_from_0(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text[:5]) <= 1024):
+        raise argparse.ArgumentTypeError(
+            f'found "{text}", expected a whole number from 0 to 1024'
+        )
+    return int(text)
+
+
+def finite_number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f'found "{text}", expected a finite number')
+    return value
+
+
+def memory_size(text: str) -> int:
+    from .memory_limit import parse_size
+
+    try:
+        return parse_size(text) or 0
+    except ValueError as cause:
+        raise argparse.ArgumentTypeError(str(cause)) from cause
+
+
+def sha256_text(text: str) -> str:
+    from .bundle import is_sha256
+
+    if not is_sha256(text):
+        raise argparse.ArgumentTypeError(
+            f'found "{text}", expected 64 hexadecimal digits'
+        )
+    return text

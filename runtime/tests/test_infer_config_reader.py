@@ -349,9 +349,9 @@ def test_brackets_inside_of_texts_are_not_depth() -> None:
     ],
 )
 def test_hostile_json_is_refused_in_time_that_grows_with_its_size(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()  # other processes may keep this one waiting
     text_refusal(text)
-    assert time.perf_counter() - start < 5.0  # quadratic: minutes
+    assert time.process_time() - start < 5.0  # quadratic: minutes
 
 
 def test_a_wrong_value_is_shown_short() -> None:

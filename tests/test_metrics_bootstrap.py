@@ -110,9 +110,9 @@ def test_auroc_intervals_cover_the_true_value():
 def test_a_thousand_resamples_of_500_images_take_less_than_a_second():
     scores, labels = _scores(n_normal=400, n_anomalous=100)
     auroc(scores, labels)  # import scikit-learn outside the clock
-    start = time.perf_counter()
+    start = time.process_time()
     bootstrap_interval(auroc, scores, labels, generator=_rng(), n_resamples=1000)
-    assert time.perf_counter() - start < 1.0  # measured 0.01
+    assert time.process_time() - start < 1.0  # measured 0.01
 
 
 def test_memory_stays_bounded_for_many_images():

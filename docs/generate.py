@@ -51,6 +51,7 @@ TRAINING_COMMANDS = (
     ("preflight",),
     ("train",),
     ("infer",),
+    ("defects",),
     ("bundle",),
     ("bundle", "export"),
     ("bundle", "verify"),

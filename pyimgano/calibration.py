@@ -16,6 +16,8 @@ import torch
 
 from pyimgano_runtime.binomial_bounds import count_bounds
 from pyimgano_runtime.calibration import (
+    JUDGED_MAXIMUM,
+    MAP_MAXIMUM,
     SCORE_TOLERANCE_REL,
     HeldOutScores,
     Origin,
@@ -44,6 +46,8 @@ AnomalyMap = npt.NDArray[np.float32]  # (h, w)
 Scored = tuple[float, AnomalyMap | None]
 # merge(picture, score and map of each of its parts) -> score and map of the picture
 Merge = Callable[[int, Sequence[Scored]], Scored]
+# judged(picture, its map) -> the values (n,) of it that the pixel threshold is set on
+Judged = Callable[[int, AnomalyMap], AnomalyMap]
 
 
 def only_part(picture: int, parts: Sequence[Scored]) -> Scored:
@@ -81,6 +85,7 @@ def out_of_fold_scores(
     pixel_quantile: float | None = None,
     samples: PictureSamples | None = None,
     scored: FeatureSet | None = None,
+    judged: Judged | None = None,
 ) -> HeldOutScores:
     """Score every normal by a model fitted on the folds that do not hold it.
 
@@ -94,6 +99,7 @@ def out_of_fold_scores(
         samples: where a picture is several samples of `features`.
         scored: the same samples by another feature extractor, such as one in 8 bits;
             these are scored in place of `features`, which the folds are fitted on.
+        judged: where not every value of a map counts for the pixel threshold.
     """
     n = len(groups)
     samples = samples or PictureSamples.one_each(n)
@@ -108,8 +114,8 @@ def out_of_fold_scores(
         twin = detector.blank().to(context.device).eval()
         twin.fit_features(features.subset(np.flatnonzero(~held_out)), context=context)
         chosen = np.flatnonzero(held_out & samples.genuine)
-        judged = (features if scored is None else scored).subset(chosen)
-        parts = _scored(twin, judged, context.device)
+        left_out = (features if scored is None else scored).subset(chosen)
+        parts = _scored(twin, left_out, context.device)
         by_picture = groupby(
             zip(samples.pictures[chosen].tolist(), parts, strict=True),
             key=lambda part: part[0],
@@ -118,9 +124,12 @@ def out_of_fold_scores(
             score, anomaly_map = samples.merge(picture, [part for _, part in own])
             image[picture] = score
             if map_max is not None and anomaly_map is not None:
-                map_max[picture] = anomaly_map.max()
+                values = anomaly_map
+                if judged is not None:
+                    values = judged(picture, anomaly_map)
+                map_max[picture] = values.max()
                 if pixels is not None:
-                    pixels.add(anomaly_map)
+                    pixels.add(values)
         context.progress("calibration folds", number + 1, len(folds))
     return HeldOutScores(
         image,
@@ -128,6 +137,7 @@ def out_of_fold_scores(
         tuple(groups),
         "kfold_pooled",
         pixels=pixels.result() if pixels is not None else None,
+        map_statistic=MAP_MAXIMUM if judged is None else JUDGED_MAXIMUM,
     )
 
 

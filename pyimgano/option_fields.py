@@ -108,6 +108,8 @@ def _read(fields: Fields, item: dataclasses.Field[Any], kind: Any) -> Any:
         return size
     if kind == tuple[str, ...]:
         return fields.texts(key)
+    if kind == tuple[float, ...]:
+        return fields.numbers(key)
     if typing.get_origin(kind) is dict:
         value = fields.raw(key)
         if not isinstance(value, dict):
@@ -174,6 +176,8 @@ def _schema_of(kind: Any, facts: Any) -> dict[str, Any]:
         return {"type": "array", "items": side, "minItems": 2, "maxItems": 2}
     if kind == tuple[str, ...]:
         return {"type": "array", "items": {"type": "string"}}
+    if kind == tuple[float, ...]:
+        return {"type": "array", "items": {"type": "number"}}
     if typing.get_origin(kind) is dict:
         return {"type": "object"}
     names = {bool: "boolean", int: "integer", float: "number", str: "string"}

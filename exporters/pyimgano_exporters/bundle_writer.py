@@ -39,6 +39,7 @@ from pyimgano_runtime.infer_config import (
 from pyimgano_runtime.paths import plain_name
 from pyimgano_runtime.png_writer import encode_png
 from pyimgano_runtime.quiet_onnxruntime import load_onnxruntime
+from pyimgano_runtime.region_rules import RegionRules, Roi
 from pyimgano_runtime.tiling import Tiling, score_picture
 
 from .detector_protocol import ExportableDetector
@@ -100,6 +101,9 @@ class CategoryExport:
     normals: Callable[[], Iterable[Image]]  # for synthetic goldens
     training: dict[str, Any]  # detector, hyper_parameters, backbone, metrics, ...
     tiling: Tiling | None = None  # None: the graph takes whole pictures
+    roi: Roi | None = None
+    # Rules of regions under the thresholds that the bundle gets; None: no regions.
+    regions: Callable[[Thresholds], RegionRules] | None = None
     int8: Int8Export | None = None  # for a bundle of that precision
 
 
@@ -429,7 +433,9 @@ def _category_config(category: _Exported) -> CategoryConfig:
         thresholds=export.thresholds,
         calibration=export.calibration,
         map_geometry=MapGeometry.of(export.detector, export.tiling),
+        roi=export.roi,
         tiling=export.tiling,
+        regions=None if export.regions is None else export.regions(export.thresholds),
     )
 
 

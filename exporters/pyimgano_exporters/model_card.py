@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from pyimgano_runtime.infer_config import InferConfig
 from pyimgano_runtime.int8_words import int8_sentence
+from pyimgano_runtime.region_words import region_sentence
 from pyimgano_runtime.threshold_words import describe_threshold
 
 _APPROXIMATE: Final = "; about, since the folds' models are not the final one"
@@ -81,6 +82,9 @@ def _category_lines(config: InferConfig, name: str) -> list[str]:
         f"{parity.label_flips} label flips, closest score to the threshold "
         f"{parity.min_threshold_distance:.3g} away"
     )
+    regions = region_sentence(category)
+    if regions:
+        lines.append(f"- Defect regions: {regions}")
     in_int8 = int8_sentence(training, parity)
     if in_int8:
         lines.append(f"- Convolutions in 8 bits: {in_int8}")

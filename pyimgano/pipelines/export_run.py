@@ -25,7 +25,6 @@ from pyimgano_runtime._version import __version__
 from pyimgano_runtime.errors import ConfigError, DatasetError
 from pyimgano_runtime.infer_config import InferConfig, InputRules
 from pyimgano_runtime.quiet_onnxruntime import load_onnxruntime
-from pyimgano_runtime.tiling import Tiling
 
 from ..datasets.fingerprints import changes, picture_digests, test_fingerprint
 from ..datasets.images import read_ahead
@@ -33,7 +32,7 @@ from ..datasets.rows import ManifestRow
 from ..datasets.splits import CategorySplit
 from ..detectors.interface import Detector
 from ..workbench.artifacts import Run, machine_name
-from ..workbench.config import load_config
+from ..workbench.config import WorkbenchConfig, load_config
 from ..workbench.labelled_rows import Labelled, load_labelled
 from ..workbench.run_document import training_facts
 from ..workbench.runner import load_splits, run_rules
@@ -81,7 +80,6 @@ def export_run(
     splits = load_splits(loaded)
     refuse_changed_data(run, splits)
     rules = run_rules(run)
-    tiling = loaded.config.tiles
     int8_of = None
     if precision == INT8:
         labelled = load_labelled(loaded, splits, rules)
@@ -92,7 +90,8 @@ def export_run(
         shared = (run, loaded.config, rules, labelled, accept_quality_loss, progress)
         int8_of = partial(Int8Category, *shared)
     categories = [
-        _category(run, split, rules, tiling, parity_images, int8_of) for split in splits
+        _category(run, split, rules, loaded.config, parity_images, int8_of)
+        for split in splits
     ]
     request = BundleRequest(
         name=name,
@@ -220,7 +219,7 @@ def _category(
     run: Run,
     split: CategorySplit,
     rules: InputRules,
-    tiling: Tiling | None,
+    config: WorkbenchConfig,
     parity_images: int | None,
     int8_of: Callable[[CategorySplit, Detector], Int8Category] | None,
 ) -> CategoryExport:
@@ -236,7 +235,9 @@ def _category(
         held_out_rows=which,
         normals=partial(_images, split.train_normals(), rules),
         training=training_facts(run.report["categories"][split.category], detector),
-        tiling=tiling,
+        tiling=config.tiles,
+        roi=None if config.defects is None else config.defects.roi,
+        regions=None if config.defects is None else config.defects.rules,
         int8=None if int8_of is None else int8_of(split, detector),
     )
 

@@ -274,12 +274,14 @@ def _adaptation(rules: InputRules, settings: CategorySettings | None) -> dict[st
     """Give what fits pictures and maps to this camera."""
     geometry = None if settings is None else settings.map_geometry
     tiling = None if settings is None else settings.tiling
+    roi = None if settings is None else settings.roi
+    regions = None if settings is None else settings.regions
     return {
         "input": asdict(rules),
         "map_geometry": None if geometry is None else asdict(geometry),
-        "roi": None,
+        "roi": None if roi is None else asdict(roi),
         "tiling": None if tiling is None else asdict(tiling),
-        "regions": None,
+        "regions": None if regions is None else asdict(regions),
     }
 
 

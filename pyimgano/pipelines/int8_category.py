@@ -143,7 +143,9 @@ class Int8Category:
     ) -> Predictor:
         name = self.split.category
         settings = category_settings(
-            self.detector, name, thresholds, calibration, tiling=self.config.tiles
+            *(self.detector, name, thresholds, calibration),
+            tiling=self.config.tiles,
+            defects=self.config.defects,
         )
         return Predictor(name, settings, self.rules, graph.engine)
 

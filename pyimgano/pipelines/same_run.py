@@ -30,7 +30,8 @@ def int8_facts(category: str, bundle: Bundle) -> dict[str, Any] | None:
 def differences_from_run(category: str, run: Run, bundle: Bundle) -> list[str]:
     """Give what tells a category of a bundle from that of a run; empty: the same.
 
-    Compared are detector, hyper-parameters, fingerprint of the data, tiling and the
+    Compared are detector, hyper-parameters, fingerprint of the data, tiling, ROI, rules
+    of regions and the
     image threshold: of a bundle in 8 bits the one that it says the run had. The
     category stands in both.
     """
@@ -45,8 +46,15 @@ def differences_from_run(category: str, run: Run, bundle: Bundle) -> list[str]:
     ]
     thresholds, _ = run.calibration(category)
     deployed = bundle.config.categories[category]
-    if load_config(run.config_path).config.tiles != deployed.tiling:
+    config = load_config(run.config_path).config
+    if config.tiles != deployed.tiling:
         found.append("other tiles")
+    defects = config.defects
+    if (None if defects is None else defects.roi) != deployed.roi:
+        found.append("another ROI")
+    rules = None if defects is None else defects.rules(deployed.thresholds)
+    if rules != deployed.regions:
+        found.append("other rules of regions")
     in_int8 = int8_facts(category, bundle)
     told: Any = deployed.thresholds.image
     if in_int8 is not None:

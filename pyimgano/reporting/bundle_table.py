@@ -10,6 +10,7 @@ from rich.console import Console
 from pyimgano_runtime.bundle import Bundle
 from pyimgano_runtime.infer_config import CategoryParity, TensorSpec
 from pyimgano_runtime.int8_words import int8_sentence
+from pyimgano_runtime.region_words import region_sentence
 from pyimgano_runtime.threshold_words import describe_threshold
 
 from .tables import open_console, open_table
@@ -134,6 +135,9 @@ def _print_category(console: Console, bundle: Bundle, name: str) -> None:
             "  threshold",
             f"{kind} {value:.6g}: {describe_threshold(provenance)}",
         )
+    regions = region_sentence(settings)
+    if regions:
+        _field(console, "  regions", regions)
     parity = config.parity.categories.get(name)
     _field(console, "  parity", "not measured" if parity is None else _parity(parity))
     in_int8 = int8_sentence(training, parity)

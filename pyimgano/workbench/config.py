@@ -19,6 +19,7 @@ from ..datasets.catalog import DATASETS, DataSource
 from ..detectors import detector_class, detector_config, read_detector_config
 from ..metrics.bootstrap import MIN_RESAMPLES
 from ..option_fields import option, options_schema, read_options
+from .defects_config import DefectsConfig
 
 RECIPES: Final = ("industrial-adapt",)
 LEAST_MEMORY_BUDGET_MB: Final = 64
@@ -230,6 +231,9 @@ class WorkbenchConfig:
         None, "cut pictures into tiles; null: the model takes whole pictures"
     )
     calibration: CalibrationConfig = option(..., "how thresholds are set")
+    defects: DefectsConfig | None = option(
+        None, "report defect regions; null: none are looked for"
+    )
     evaluation: EvaluationConfig = option(..., "what is measured")
 
     def to_dict(self) -> dict[str, Any]:
@@ -310,6 +314,7 @@ def parse_config(payload: Any, where: str) -> WorkbenchConfig:
     problems += _augmentation_problems(config.augmentation, where)
     problems += _tiling_problems(config, where)
     problems += _calibration_problems(config.calibration, where)
+    problems += _defects_problems(config, where)
     if 0 < config.evaluation.bootstrap_resamples < MIN_RESAMPLES:
         problems.append(
             f"{where}: evaluation.bootstrap_resamples: found "
@@ -366,6 +371,28 @@ def _tiling_problems(config: WorkbenchConfig, where: str) -> list[str]:
         for height, width in dict.fromkeys(_letterboxed(asdict(options)))
         if letterbox_canvas(tiles.size, (height, width)) != tiles.size
     ]
+
+
+def _defects_problems(config: WorkbenchConfig, where: str) -> list[str]:
+    """Regions of a detector without a map or a pixel threshold, and wrong options."""
+    defects, calibration = config.defects, config.calibration
+    if defects is None:
+        return []
+    problems = [
+        f"{where}: defects.{name}: {reason}"
+        for name, reason in defects.problems(calibration.method)
+    ]
+    if not detector_class(config.model.name).has_map:
+        problems.append(
+            f"{where}: defects: {config.model.name} gives no map, so there are no "
+            "regions; remove it, or choose another detector"
+        )
+    if calibration.method == "fixed" and calibration.pixel_threshold is None:
+        problems.append(
+            f"{where}: calibration.pixel_threshold: missing; defects are what lies "
+            "above it"
+        )
+    return problems
 
 
 def _letterboxed(options: Any) -> Iterator[tuple[int, int]]:

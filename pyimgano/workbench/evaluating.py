@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,9 +16,23 @@ from pyimgano_runtime.rows import scored_row
 
 from ..calibration import promise_warning
 from ..datasets.images import read_ahead
+from ..datasets.rows import ManifestRow
 from ..datasets.splits import CategorySplit
 from ..inference.evaluation import Evaluation, PixelTruth
 from .config import WorkbenchConfig
+
+
+def _by_regions(
+    policy: str, rows: Sequence[ManifestRow], labels: list[str], n_regions: list[int]
+) -> dict[str, Any]:
+    """Give what regions say of the test pictures, and what the labels by them say."""
+    found: dict[str, Any] = {"policy": policy}
+    for name, label in (("normals", 0), ("anomalies", 1)):
+        at = [index for index, row in enumerate(rows) if row.label == label]
+        found[name] = len(at)
+        found[f"{name}_with_region"] = sum(n_regions[index] > 0 for index in at)
+        found[f"{name}_labelled_anomaly"] = sum(labels[i] == "anomaly" for i in at)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +83,13 @@ def evaluate_test(
         seed=config.seed,
     )
     per_image = []
+    n_regions = []
     images = read_ahead(rows, predictor.rules)
     for done, (row, image) in enumerate(zip(rows, images, strict=True), start=1):
         prediction = predictor.predict(image)
         evaluation.add(row, prediction, truth.mask(row, image, predictor.rules))
+        if prediction.found is not None:
+            n_regions.append(len(prediction.found.regions))
         per_image.append(
             scored_row(row.image, predictor, prediction, prediction.ms)
             | {"label_true": row.label, "group_id": row.group_id, "meta": row.meta}
@@ -81,6 +98,10 @@ def evaluate_test(
     metrics = evaluation.report()
     metrics["warnings"] = truth.warnings()
     metrics["pixel_metrics"] = truth.to_json()
+    rules = predictor.settings.regions
+    if rules is not None and n_regions:
+        labels = [str(line["label"]) for line in per_image]
+        metrics["regions"] = _by_regions(rules.policy, rows, labels, n_regions)
     normals = [index for index, row in enumerate(rows) if row.label == 0]
     achieved = None
     if normals:

@@ -15,10 +15,12 @@ import numpy as np
 from torch import Tensor
 
 from pyimgano_runtime.calibration import HeldOutScores
-from pyimgano_runtime.infer_config import InputRules
+from pyimgano_runtime.infer_config import InputRules, MapGeometry
 from pyimgano_runtime.predictor import Predictor
+from pyimgano_runtime.regions import judged_values
 
 from .. import calibration as calibrating
+from ..calibration import AnomalyMap, Judged
 from ..datasets.augmentation import Augmentation
 from ..datasets.images import read_ahead
 from ..datasets.rows import ManifestRow
@@ -180,7 +182,26 @@ class CategoryFitter:
                 pixel_quantile=config.calibration.pooled_quantile,
                 samples=data.picture_samples(),
                 scored=scored,
+                judged=self._judged(detector, data),
             )
+
+    def _judged(self, detector: Detector, data: RowTrainingData) -> Judged | None:
+        """Give the values of a map that the pixel threshold is set on; None: all."""
+        defects = self.config.defects
+        geometry = MapGeometry.of(detector, self.config.tiles)
+        if defects is None or geometry is None:
+            return None
+        rules = defects.rules(None)
+
+        def judged(picture: int, anomaly_map: AnomalyMap) -> AnomalyMap:
+            return judged_values(
+                *(anomaly_map, data.size(picture)),
+                mode=geometry.mode,
+                rules=rules,
+                roi=defects.roi,
+            )
+
+        return judged
 
     def _data(
         self,
@@ -210,9 +231,11 @@ class CategoryFitter:
             prediction = predictor.predict(image)
             scores.append(prediction.score)
             if prediction.anomaly_map is not None:
-                maxima.append(float(prediction.anomaly_map.max()))
+                size = (image.shape[0], image.shape[1])
+                values = predictor.judged_values(prediction.anomaly_map, size)
+                maxima.append(float(values.max()))
                 if pixels is not None:
-                    pixels.add(prediction.anomaly_map)
+                    pixels.add(values)
             self.context.progress("calibration", done, len(rows))
         return HeldOutScores(
             image=np.asarray(scores, dtype=np.float32),
@@ -220,4 +243,5 @@ class CategoryFitter:
             groups=tuple(row.group for row in rows),
             source=source,
             pixels=None if pixels is None else pixels.result(),
+            map_statistic=predictor.map_statistic,
         )

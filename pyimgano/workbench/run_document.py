@@ -59,7 +59,9 @@ def run_document(run: Run, *, categories: Sequence[str] = ()) -> RunConfig:
         digest = trained_sha256(run, name)
         detector = load_detector(path, sha256=digest)
         settings = category_settings(
-            detector, name, *run.calibration(name), tiling=config.tiles
+            *(detector, name, *run.calibration(name)),
+            tiling=config.tiles,
+            defects=config.defects,
         )
         blocks[name] = RunCategory(
             checkpoint=Checkpoint(
@@ -68,7 +70,9 @@ def run_document(run: Run, *, categories: Sequence[str] = ()) -> RunConfig:
             thresholds=settings.thresholds,
             calibration=settings.calibration,
             map_geometry=settings.map_geometry,
+            roi=settings.roi,
             tiling=settings.tiling,
+            regions=settings.regions,
         )
         training[name] = training_facts(run.report["categories"][name], detector)
     return RunConfig(

@@ -56,6 +56,7 @@ from ..source_date import Clock, timestamp
 from . import artifacts
 from .category_thresholds import set_thresholds
 from .config import LoadedConfig, WorkbenchConfig
+from .defects_config import DefectsConfig
 from .evaluating import evaluate_test
 from .fitting import CategoryFitter
 from .labelled_rows import Labelled, load_labelled
@@ -353,7 +354,9 @@ class CategoryTrainer:
     ) -> Predictor:
         name = self.split.category
         settings = category_settings(
-            detector, name, thresholds, calibration, tiling=self.config.tiles
+            *(detector, name, thresholds, calibration),
+            tiling=self.config.tiles,
+            defects=self.config.defects,
         )
         return torch_predictor(
             detector, name, settings, input_rules(), device=self.device
@@ -386,6 +389,7 @@ def category_settings(
     calibration: Calibration,
     *,
     tiling: Tiling | None = None,
+    defects: DefectsConfig | None = None,
 ) -> CategoryConfig:
     """Give what the runtime needs to judge this category's scores."""
     return CategoryConfig(
@@ -393,7 +397,9 @@ def category_settings(
         thresholds=thresholds,
         calibration=calibration,
         map_geometry=MapGeometry.of(detector, tiling),
+        roi=None if defects is None else defects.roi,
         tiling=tiling,
+        regions=None if defects is None else defects.rules(thresholds),
     )
 
 

@@ -168,6 +168,10 @@ class RowTrainingData:
         height, width = inspect_image(row.image_path, self.rules).size
         return height, width
 
+    def size(self, picture: int) -> tuple[int, int]:
+        """Give (height, width) in pixels of the normal at a position."""
+        return self._size(self.normal_rows[picture])
+
     def _n_tiles(self, row: ManifestRow) -> int:
         if self.tiling is None:
             return 1
@@ -180,5 +184,4 @@ class RowTrainingData:
         maps = [anomaly_map for _, anomaly_map in parts if anomaly_map is not None]
         if not maps:
             return merged, None
-        size = self._size(self.normal_rows[picture])
-        return merged, merge_maps(np.stack(maps), size, self.tiling)
+        return merged, merge_maps(np.stack(maps), self.size(picture), self.tiling)

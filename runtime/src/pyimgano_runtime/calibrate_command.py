@@ -259,16 +259,19 @@ def _scored(
         if digest in scores:
             continue
         try:
-            prediction = predictor.predict(predictor.read(path), with_map=has_map)
+            image = predictor.read(path)
+            prediction = predictor.predict(image, with_map=has_map)
         except ImageError as error:
             problems.append(str(error))
             continue
         scores[digest] = prediction.score
         own_groups.append(group)
         if prediction.anomaly_map is not None:
-            maxima.append(float(prediction.anomaly_map.max()))
+            size = (image.shape[0], image.shape[1])
+            values = predictor.judged_values(prediction.anomaly_map, size)
+            maxima.append(float(values.max()))
             if pixels is not None:
-                pixels.add(prediction.anomaly_map)
+                pixels.add(values)
     if problems:
         return Refused(tuple(problems))
     codes = {
@@ -282,6 +285,7 @@ def _scored(
         source="device",
         pixels=None if pixels is None else pixels.result(),
         warnings=tuple(code for code, applies in codes.items() if applies),
+        map_statistic=predictor.map_statistic,
     )
 
 

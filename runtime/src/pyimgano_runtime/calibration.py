@@ -38,6 +38,8 @@ EXACT_SCORES: Final = 10_000  # calibration scores kept as they are up to this n
 SMALL_N: Final = "CALIBRATION_SMALL_N"
 GROUPED: Final = "CALIBRATION_GROUPED"  # several pictures of one part
 PIXEL_STATISTIC: Final = "pixels of normal maps"
+MAP_MAXIMUM: Final = "largest map value per image"
+JUDGED_MAXIMUM: Final = "largest judged map value per image"  # smoothed, in the ROI
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class HeldOutScores:
     groups: tuple[str, ...]  # (n,) which part each picture shows
     source: str  # "val", "kfold_pooled", "holdout" or "device"
     pixels: PooledPixels | None = None  # where the pixel threshold is made of them
+    map_statistic: str = MAP_MAXIMUM  # what map_max is, in words
     warnings: tuple[str, ...] = ()  # codes that every provenance repeats
 
     @property
@@ -159,7 +162,7 @@ class TopPixels:
         self._largest = np.empty(0, dtype=np.float32)
 
     def add(self, anomaly_map: npt.NDArray[np.float32]) -> None:
-        """Count one map (h, w).
+        """Count one map (h, w), or the values (n,) of it that are judged.
 
         Raises:
             ConfigError: it is of another size than the first one.
@@ -247,8 +250,7 @@ def pixel_threshold(
         return None
     pixels = held_out.pixels
     if pixels is None:
-        statistic = "largest map value per image"
-        maxima = held_out.map_max
+        maxima, statistic = held_out.map_max, held_out.map_statistic
         return threshold_of(
             maxima, held_out, statistic, MAP_TOLERANCE_OF_RANGE, rule, origin
         )

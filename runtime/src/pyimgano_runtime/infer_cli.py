@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from .cli_options import (
     say,
     warn_unlisted,
 )
+from .region_flags import add_arguments as add_region_flags
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,6 +62,12 @@ def add_arguments(infer: argparse.ArgumentParser) -> None:
         help="save each picture with its heat map (needs OpenCV)",
     )
     infer.add_argument(
+        "--save-masks",
+        metavar="DIR",
+        help="save the defect regions of each picture as a black and white PNG",
+    )
+    add_region_flags(infer)
+    infer.add_argument(
         "--fail-on-anomaly", action="store_true", help="exit 1 if one was seen"
     )
     add_threads(infer)
@@ -82,8 +90,11 @@ def run(options: argparse.Namespace) -> int:
     from .row_output import PictureSaver, write_rows
 
     saver = PictureSaver(
-        options.save_maps, options.save_overlays, predictor, force=options.force
+        *(options.save_maps, options.save_overlays, predictor),
+        force=options.force,
+        masks=options.save_masks,
     )
+    _say_regions(predictor)
     tally = write_rows(
         *(predictor, paths, writer, saver),
         say=say,
@@ -114,6 +125,7 @@ def _no_collection() -> Iterator[None]:
 def _ready(options: argparse.Namespace) -> tuple[list[Path], Predictor, RowWriter]:
     """Give the pictures, what judges them and what takes the rows, all checked."""
     from .predictor import Predictor
+    from .region_flags import RegionFlags
     from .row_output import RowWriter
     from .sources import list_inputs
 
@@ -133,5 +145,26 @@ def _ready(options: argparse.Namespace) -> tuple[list[Path], Predictor, RowWrite
         threads=options.threads,
         threshold=options.threshold,
         thresholds=thresholds,
+        regions=RegionFlags.of(options),
     )
     return paths, predictor, writer
+
+
+def _say_regions(predictor: Predictor) -> None:
+    """Say by which rules regions are found; the rows hold what was found."""
+    from dataclasses import asdict
+
+    from .row_output import json_text
+
+    rules, roi = predictor.settings.regions, predictor.settings.roi
+    if rules is None:
+        return
+    if predictor.regions_missing is not None:
+        say(f"no regions: {predictor.regions_missing}")
+        return
+    told = {
+        "pixel_threshold": predictor.settings.thresholds.pixel,
+        "roi": None if roi is None else asdict(roi),
+        **asdict(rules),
+    }
+    say(f"regions by {json_text(told, sys.stderr)}")

@@ -17,15 +17,17 @@ from ._reader import closest
 from .errors import ConfigError
 from .geometry import letterbox_canvas
 from .quick_dataclass import dataclass
+from .region_rules import RegionRules, Roi
 from .tiling import Tiling
 
 FLOAT32_MAX: Final = 3.4028234663852886e38
 FILE_NAME: Final = "infer_config.json"
 SCHEMA: Final = "pyimgano/infer_config"
 MAJOR: Final = 1
-MINOR: Final = 2
+MINOR: Final = 3
 TILING: Final = "tiling"  # in `requires` where some category has one
-REQUIREMENTS: Final = frozenset({TILING})
+REGIONS: Final = "regions"  # likewise, where regions decide some category's label
+REQUIREMENTS: Final = frozenset({TILING, REGIONS})
 
 TENSOR_KINDS: Final = ("image", "features", "score", "anomaly_map")
 FILE_ROLES: Final = ("model", "golden_image", "golden_map", "model_card")
@@ -209,9 +211,9 @@ class CategorySettings:
     thresholds: Thresholds
     calibration: Calibration
     map_geometry: MapGeometry | None
-    roi: None = None
+    roi: Roi | None = None  # None: the whole picture is judged
     tiling: Tiling | None = None  # None: the graph takes whole pictures
-    regions: None = None
+    regions: RegionRules | None = None  # None: no regions are looked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -366,9 +368,12 @@ def version_facts(categories: Iterable[CategorySettings]) -> dict[str, Any]:
     minor = 1 if tiled or modes - {"stretch"} else 0
     if any(isinstance(one, CategoryConfig) and len(one.graph) > 1 for one in settings):
         minor = 2
+    if any(one.roi is not None or one.regions is not None for one in settings):
+        minor = 3
+    labelled = any(one.regions and one.regions.sets_label for one in settings)
     return {
         "schema_version": f"{MAJOR}.{minor}",
-        "requires": (TILING,) if tiled else (),
+        "requires": (*([TILING] if tiled else []), *([REGIONS] if labelled else [])),
     }
 
 

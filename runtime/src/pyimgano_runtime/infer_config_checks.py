@@ -10,6 +10,7 @@ from typing import Any, Final
 from .chain_checks import chain_contradictions, kind_problems
 from .infer_config import (
     FILE_NAME,
+    REGIONS,
     THRESHOLD_KINDS,
     TILING,
     CategorySettings,
@@ -152,6 +153,7 @@ def _shared_contradictions(
         place = f"categories.{name}"
         problems += threshold_contradictions(category.thresholds, f"{place}.thresholds")
         problems += _tiling_contradictions(category, requires, place)
+        problems += _region_contradictions(category, requires, place)
     return problems
 
 
@@ -169,6 +171,27 @@ def _tiling_contradictions(
         problems.append(
             f'{place}.tiling: "{TILING}" does not stand in requires, so a reader '
             "without it would score whole pictures"
+        )
+    return problems
+
+
+def _region_contradictions(
+    category: CategorySettings, requires: Sequence[str], place: str
+) -> list[str]:
+    problems = []
+    for key in ("roi", "regions"):
+        if getattr(category, key) is not None and category.map_geometry is None:
+            problems.append(
+                f"{place}.{key}: expected null, the model gives no map to look at"
+            )
+    if category.regions is not None and category.thresholds.pixel is None:
+        problems.append(
+            f"{place}.thresholds.pixel: missing; regions are what lies above it"
+        )
+    if category.regions and category.regions.sets_label and REGIONS not in requires:
+        problems.append(
+            f'{place}.regions: "{REGIONS}" does not stand in requires, so a reader '
+            "without them would give labels by the score alone"
         )
     return problems
 

@@ -41,6 +41,7 @@ from .infer_config_checks import (
     run_contradictions,
 )
 from .paths import path_problem
+from .region_rules import read_region_rules, read_roi
 from .thresholds_reader import (
     read_calibration,
     read_object,
@@ -355,16 +356,17 @@ def _read_run_category(fields: Fields) -> RunCategory:
 
 def _read_settings(fields: Fields) -> dict[str, Any]:
     """Give the members of `CategorySettings`."""
-    for key in ("roi", "regions"):
-        if fields.has(key):
-            fields.problem(key, "expected null: no schema defines it yet")
     return {
         "thresholds": read_thresholds(fields.fields("thresholds")),
         "calibration": read_calibration(fields.fields("calibration")),
         "map_geometry": fields.maybe(
             "map_geometry", lambda key: _read_geometry(fields.fields(key))
         ),
+        "roi": fields.maybe("roi", lambda key: read_roi(fields.fields(key))),
         "tiling": fields.maybe("tiling", lambda key: _read_tiling(fields.fields(key))),
+        "regions": fields.maybe(
+            "regions", lambda key: read_region_rules(fields.fields(key))
+        ),
     }
 
 

@@ -37,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
 def print_info(bundle: Bundle) -> None:
     """Print what a bundle says of itself."""
     from .int8_words import int8_sentence
+    from .region_words import region_sentence
     from .threshold_words import describe_threshold
 
     config = bundle.config
@@ -60,6 +61,9 @@ def print_info(bundle: Bundle) -> None:
         print(
             f"  threshold  {category.thresholds.image:.6g}: {describe_threshold(image)}"
         )
+        regions = region_sentence(category)
+        if regions:
+            print(f"  regions    {regions}")
         for warning in training.get("warnings") or []:
             print(f"  warning    {warning}")
         if parity is not None:

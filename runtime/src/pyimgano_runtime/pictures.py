@@ -17,6 +17,7 @@ import numpy.typing as npt
 from .atomic import write_bytes
 from .errors import ConfigError
 from .geometry import map_to_image
+from .regions import region_mask
 
 if TYPE_CHECKING:
     from .predictor import Prediction, Predictor
@@ -51,6 +52,7 @@ def heat_overlay(
     low: float,
     high: float,
     threshold: float | None,
+    mask: npt.NDArray[np.uint8] | None = None,
 ) -> Image:
     """Give the image with the map's colours over it, (H, W, 3) uint8 RGB.
 
@@ -60,6 +62,7 @@ def heat_overlay(
         low: values up to here leave the image as it is.
         high: values from here on have the last colour.
         threshold: a line is drawn around all pixels with map >= threshold.
+        mask: (H, W), the line is drawn around what is not 0 instead.
 
     Raises:
         ConfigError: OpenCV is missing.
@@ -85,8 +88,9 @@ def heat_overlay(
     blended = image_u8 + opacity * (colours - image_u8.astype(np.float32))
     overlay: Image = np.rint(blended).astype(np.uint8)
 
-    if threshold is not None:
+    if mask is None and threshold is not None:
         mask = (map_f32 >= np.float32(threshold)).astype(np.uint8)
+    if mask is not None:
         lines, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         width = max(1, round(min(mask.shape) / PIXELS_PER_LINE_WIDTH))
         for colour, thickness in ((OUTLINE_RGB, width + 2), (CONTOUR_RGB, width)):
@@ -127,12 +131,16 @@ def save_overlay(
     threshold = prediction.threshold if pixel_threshold is None else pixel_threshold
     low, high = overlay_range(threshold, predictor.settings.calibration.image_scores)
     size = (image_u8.shape[0], image_u8.shape[1])
+    mask = None
+    if prediction.found is not None:
+        mask = region_mask(prediction.found.labels, size, prediction.map_mode)
     overlay = heat_overlay(
         image_u8,
         map_to_image(prediction.anomaly_map, size, mode=prediction.map_mode),
         low=low,
         high=high,
         threshold=threshold,
+        mask=mask,
     )
     bgr = cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR)
     try:
@@ -141,6 +149,25 @@ def save_overlay(
         done = False
     if not done:
         raise ConfigError(f"{path}: cannot be written; end the name with .png or .jpg")
+    write_bytes(path, encoded.tobytes())
+
+
+def save_mask(path: Path, prediction: Prediction, size: tuple[int, int]) -> None:
+    """Write a prediction's regions as a PNG of the picture's size: 255 in them, else 0.
+
+    Raises:
+        ValueError: no regions were looked for.
+    """
+    if prediction.found is None:
+        raise ValueError("found a prediction without regions, expected one with them")
+    write_mask(path, region_mask(prediction.found.labels, size, prediction.map_mode))
+
+
+def write_mask(path: Path, mask: npt.NDArray[np.uint8]) -> None:
+    """Write a mask (H, W) as a PNG, complete or absent."""
+    import cv2
+
+    _, encoded = cv2.imencode(".png", mask)
     write_bytes(path, encoded.tobytes())
 
 

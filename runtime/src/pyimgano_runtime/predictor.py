@@ -30,6 +30,8 @@ from .thresholds import FLOAT32_MAX, is_anomaly, p_value
 from .tiling import score_picture
 
 if TYPE_CHECKING:
+    from .region_flags import RegionFlags
+    from .regions import FoundRegions
     from .thresholds_file import ThresholdsFile
 
 Image = npt.NDArray[np.uint8]
@@ -44,10 +46,13 @@ class Prediction:
     p_value: float | None  # share of normals at least as anomalous, in (0, 1]
     threshold: float
     threshold_source: str  # "bundle: conformal", "--threshold", "t.json: conformal"
-    label: str  # "anomaly" when float32(score) >= float32(threshold), else "normal"
+    # "anomaly" when float32(score) >= float32(threshold), else "normal"; where the
+    # category's regions have another policy, they say so (`regions.label_of`)
+    label: str
     anomaly_map: AnomalyMap | None  # (h, w) float32 at map resolution, tiles joined
     ms: dict[str, float]  # wall-clock milliseconds by step
     map_mode: str = "stretch"  # how the map lies on the picture: see `map_to_image`
+    found: FoundRegions | None = None  # None: no regions were looked for
 
 
 class Predictor:
@@ -84,6 +89,8 @@ class Predictor:
                 )
             self.threshold = float(np.float32(threshold))
             self.threshold_source = "--threshold"
+        # Why no regions are looked for although the category has rules; None: they are.
+        self.regions_missing = None if settings.regions is None else _no_regions(self)
 
     @classmethod
     def open(
@@ -94,6 +101,7 @@ class Predictor:
         threads: int | None = None,
         threshold: float | None = None,
         thresholds: ThresholdsFile | None = None,
+        regions: RegionFlags | None = None,
     ) -> Predictor:
         """Give a predictor on a bundle folder.
 
@@ -105,10 +113,12 @@ class Predictor:
             threshold: replaces the bundle's image threshold.
             thresholds: replaces its thresholds and calibration scores; see
                 `thresholds_file.read_thresholds_file`.
+            regions: what replaces the bundle's ROI, region rules and pixel threshold.
 
         Raises:
             BundleError: the bundle is refused.
-            ConfigError: no such category, or thresholds of another model or category.
+            ConfigError: no such category, thresholds of another model or category, or
+                regions that decide the label and OpenCV is missing.
         """
         if threshold is not None and thresholds is not None:
             raise ConfigError("threshold, thresholds: give one of them")
@@ -119,6 +129,8 @@ class Predictor:
         origin = "bundle"
         if thresholds is not None:
             settings, origin = thresholds.settings_for(opened, name), thresholds.name
+        if regions is not None:
+            settings = regions.applied_to(settings, name)
         engine = category_engine(opened, name, threads=threads)
         return cls(
             *(name, settings, config.input, engine),
@@ -160,12 +172,21 @@ class Predictor:
                 stage="infer",
             )
         start = time.perf_counter()
-        scored = self._score(images, with_map=with_map)
+        scored = self._score(images, with_map=with_map or self.finds_regions)
         infer_ms = (time.perf_counter() - start) * 1000 / len(images)
+        height, width = images[0].shape[:2]
         return [
-            self._judge(float(score), anomaly_map, infer_ms)
+            self._judge(
+                *(float(score), anomaly_map, infer_ms, (height, width)),
+                with_map=with_map,
+            )
             for score, anomaly_map in scored
         ]
+
+    @property
+    def finds_regions(self) -> bool:
+        """Whether regions are looked for in each picture."""
+        return self.settings.regions is not None and self.regions_missing is None
 
     def _score(
         self, images: Sequence[Image], *, with_map: bool
@@ -181,29 +202,80 @@ class Predictor:
             zip(scores, [None] * len(images) if maps is None else maps, strict=True)
         )
 
+    def judged_values(
+        self, anomaly_map: AnomalyMap, size: tuple[int, int]
+    ) -> npt.NDArray[np.float32]:
+        """Give the values (n,) of a map that pixel thresholds are set on.
+
+        Where regions are looked for, the smoothed ones inside of the ROI; else all.
+
+        Args:
+            size: (height, width) of the picture in pixels.
+        """
+        from .regions import judged_values
+
+        geometry = self.settings.map_geometry
+        mode = "stretch" if geometry is None else geometry.mode
+        rules, roi = self.settings.regions, self.settings.roi
+        return judged_values(anomaly_map, size, mode=mode, rules=rules, roi=roi)
+
+    @property
+    def map_statistic(self) -> str:
+        """What the largest of `judged_values` is, in words, for the provenance."""
+        from .calibration import JUDGED_MAXIMUM, MAP_MAXIMUM
+
+        whole = self.settings.regions is None and self.settings.roi is None
+        return MAP_MAXIMUM if whole else JUDGED_MAXIMUM
+
     def read(self, path: Path) -> Image:
         """Give the pixels of a picture file by the bundle's input rules."""
         return read_image(path, self.rules)
 
     def _judge(
-        self, score: float, anomaly_map: AnomalyMap | None, infer_ms: float
+        self,
+        score: float,
+        anomaly_map: AnomalyMap | None,
+        infer_ms: float,
+        size: tuple[int, int],
+        *,
+        with_map: bool,
     ) -> Prediction:
         start = time.perf_counter()
-        found = ""
+        wrong = ""
         if not math.isfinite(score):
-            found = f"the score {score}"
+            wrong = f"the score {score}"
         elif anomaly_map is not None and not np.isfinite(anomaly_map).all():
-            found = "a map with NaN or infinity"
-        if found:
+            wrong = "a map with NaN or infinity"
+        if wrong:
             raise ImageError(
-                f"the graph gave {found}; the model is damaged or the picture is "
+                f"the graph gave {wrong}; the model is damaged or the picture is "
                 "outside of what it can score",
                 code="SCORE_NOT_FINITE",
                 stage="infer",
             )
         geometry = self.settings.map_geometry
+        mode = "stretch" if geometry is None else geometry.mode
         p = p_value(score, self._calibration)
-        label = "anomaly" if is_anomaly(score, self.threshold) else "normal"
+        by_score = is_anomaly(score, self.threshold)
+        label = "anomaly" if by_score else "normal"
+        found = None
+        rules, pixel = self.settings.regions, self.settings.thresholds.pixel
+        if (
+            self.finds_regions
+            and anomaly_map is not None
+            and rules
+            and pixel is not None
+        ):
+            from .regions import find_regions, label_of
+
+            found = find_regions(
+                *(anomaly_map, size),
+                threshold=pixel,
+                mode=mode,
+                rules=rules,
+                roi=self.settings.roi,
+            )
+            label = label_of(rules.policy, by_score, len(found.regions))
         post_ms = (time.perf_counter() - start) * 1000
         return Prediction(
             score=score,
@@ -211,7 +283,30 @@ class Predictor:
             threshold=self.threshold,
             threshold_source=self.threshold_source,
             label=label,
-            anomaly_map=anomaly_map,
+            anomaly_map=anomaly_map if with_map else None,
             ms={"infer": infer_ms, "post": post_ms},
-            map_mode="stretch" if geometry is None else geometry.mode,
+            map_mode=mode,
+            found=found,
         )
+
+
+def _no_regions(predictor: Predictor) -> str | None:
+    """Say why no regions can be looked for; None if they can.
+
+    Raises:
+        ConfigError: the label depends on them, and OpenCV is missing.
+    """
+    rules, thresholds = predictor.settings.regions, predictor.settings.thresholds
+    if rules is None or thresholds.pixel is None or not predictor.engine.has_map:
+        return "there is no pixel threshold"
+    try:
+        import cv2  # noqa: F401 - only whether it loads
+    except ImportError as cause:
+        reason = f"regions need OpenCV ({cause}): pip install opencv-python-headless"
+        if rules.sets_label:
+            raise ConfigError(
+                f"{predictor.category}: {reason}; the label follows them (policy "
+                f'"{rules.policy}"), so nothing can be judged without'
+            ) from cause
+        return reason
+    return None

@@ -191,14 +191,23 @@ class PictureSaver:
     """Saves maps and overlays beside the rows, one file a picture."""
 
     def __init__(
-        self, maps: str | None, overlays: str | None, predictor: Any, *, force: bool
+        self,
+        maps: str | None,
+        overlays: str | None,
+        predictor: Any,
+        *,
+        force: bool,
+        masks: str | None = None,
     ) -> None:
         self._maps = Path(maps) if maps else None
         self._overlays = Path(overlays) if overlays else None
+        self._masks = Path(masks) if masks else None
         self._predictor = predictor
         self._names: set[str] = set()
         self.needed = bool(maps or overlays)
-        if not self.needed:
+        if masks:
+            _require_regions(predictor)
+        if not self.needed and not masks:
             return
         from .atomic import refuse_existing
 
@@ -211,7 +220,7 @@ class PictureSaver:
             from .pictures import require_opencv
 
             require_opencv()
-        for folder in (self._maps, self._overlays):
+        for folder in (self._maps, self._overlays, self._masks):
             if folder is not None:
                 refuse_existing(folder, force=force)
                 try:
@@ -236,3 +245,18 @@ class PictureSaver:
             save_overlay(
                 self._overlays / f"{stem}.png", image, prediction, self._predictor
             )
+        if self._masks is not None and prediction.found is not None:
+            from .pictures import save_mask
+
+            size = (image.shape[0], image.shape[1])
+            save_mask(self._masks / f"{stem}.png", prediction, size)
+
+
+def _require_regions(predictor: Any) -> None:
+    if predictor.settings.regions is None:
+        raise ConfigError(
+            f"--save-masks: {predictor.category} looks for no regions; set a rule by "
+            "--region, such as --region min_area=0"
+        )
+    if predictor.regions_missing is not None:
+        raise ConfigError(f"--save-masks: {predictor.regions_missing}")

@@ -41,6 +41,9 @@ def scored_row(
         "threshold": prediction.threshold,
         "threshold_source": prediction.threshold_source,
         "label": prediction.label,
+        "regions": None
+        if prediction.found is None
+        else [region.to_json() for region in prediction.found.regions],
         "ms": {step: round(value, 3) for step, value in ms.items()},
         "bundle_sha256": predictor.bundle.sha256 if predictor.bundle else None,
         "error": None,
@@ -59,6 +62,7 @@ def error_row(name: str, predictor: Predictor, error: ImageError) -> dict[str, A
         "threshold": predictor.threshold,
         "threshold_source": predictor.threshold_source,
         "label": None,
+        "regions": None,
         "ms": None,
         "bundle_sha256": predictor.bundle.sha256 if predictor.bundle else None,
         "error": {"code": error.code, "message": str(error), "stage": error.stage},

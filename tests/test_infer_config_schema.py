@@ -105,8 +105,8 @@ def head_is_known(document: Any) -> bool:
     return (
         isinstance(document, dict)
         and document.get("schema") == "pyimgano/infer_config"
-        and document.get("schema_version") in ("1.0", "1.1", "1.2")
-        and document.get("requires") in ([], ["tiling"])
+        and document.get("schema_version") in ("1.0", "1.1", "1.2", "1.3")
+        and document.get("requires") in ([], ["tiling"], ["tiling", "regions"])
     )
 
 
@@ -192,7 +192,7 @@ def places_once(document: Any) -> Iterator[tuple[Any, ...]]:
 
 def slim(value: Any, *, named: bool = False) -> Any:
     """Give a document with one category, file, golden, ...: as much to break."""
-    if isinstance(value, list) and value:
+    if isinstance(value, list) and value and not isinstance(value[0], list):
         return [slim(v) for v in value[: 1 if isinstance(value[0], dict) else 2]]
     if isinstance(value, dict):
         members = list(value.items())[: 1 if named else None]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pyimgano_runtime.infer_config import FLOAT32_MAX, Thresholds
 from pyimgano_runtime.region_rules import (
     FULL_AREA,
+    MAX_ASPECT,
     MAX_CELLS_MOVED,
     MAX_REGIONS,
     MAX_WINDOW,
@@ -77,7 +78,10 @@ class DefectsConfig:
         0.0, "least area / area of the upright box", low=0.0, high=1.0
     )
     max_aspect: float | None = option(
-        None, "largest longer / shorter side of the smallest turned box", low=1.0
+        None,
+        "largest longer / shorter side of the smallest turned box",
+        low=1.0,
+        high=MAX_ASPECT,
     )
     min_solidity: float = option(
         0.0, "least area / area of the convex hull", low=0.0, high=1.0

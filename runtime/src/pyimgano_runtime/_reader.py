@@ -25,6 +25,7 @@ from .errors import ConfigError, PyimganoError
 MAX_JSON_BYTES: Final = 64 * 1024 * 1024
 MAX_JSON_DEPTH: Final = 64
 MAX_WHOLE: Final = 2**53 - 1
+FLOAT32_MAX: Final = 3.4028234663852886e38
 
 _REQUIRED: Final = object()
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, field
 from typing import Any, Final, Protocol
 
+from ._reader import FLOAT32_MAX as FLOAT32_MAX
 from ._reader import closest
 from .errors import ConfigError
 from .geometry import letterbox_canvas
@@ -20,7 +21,6 @@ from .quick_dataclass import dataclass
 from .region_rules import RegionRules, Roi
 from .tiling import Tiling
 
-FLOAT32_MAX: Final = 3.4028234663852886e38
 FILE_NAME: Final = "infer_config.json"
 SCHEMA: Final = "pyimgano/infer_config"
 MAJOR: Final = 1

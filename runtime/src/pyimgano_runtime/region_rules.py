@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from ._reader import FLOAT32_MAX
 from .quick_dataclass import dataclass
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ MEDIAN_WINDOWS: Final = (3, 5)  # those that OpenCV has for float32
 MAX_CELLS_MOVED: Final = 64
 MAX_REGIONS: Final = 1000
 MAX_CORNERS: Final = 200
+MAX_ASPECT: Final = 1_000_000.0
 FULL_AREA: Final = 2_000_000_000.0
 
 Point = tuple[float, float]
@@ -66,22 +69,25 @@ class RegionRules:
 
 def read_region_rules(fields: Fields) -> RegionRules:
     """Read the `regions` of a category."""
+    score = partial(fields.number, low=-FLOAT32_MAX, high=FLOAT32_MAX)
     rules = RegionRules(
         policy=fields.text("policy", "image_threshold", choices=POLICIES),
         smoothing=fields.text("smoothing", "none", choices=SMOOTHINGS),
         smoothing_cells=fields.integer("smoothing_cells", 3, low=3, high=MAX_WINDOW),
         border=fields.number("border", 0.0, low=0.0, high=0.49),
-        low_threshold=fields.maybe("low_threshold", fields.number),
+        low_threshold=fields.maybe("low_threshold", score),
         open_cells=fields.integer("open_cells", 0, low=0, high=MAX_CELLS_MOVED),
         close_cells=fields.integer("close_cells", 0, low=0, high=MAX_CELLS_MOVED),
         fill_holes=fields.flag("fill_holes", False),
         merge_cells=fields.integer("merge_cells", 0, low=0, high=MAX_CELLS_MOVED),
         min_area=fields.number("min_area", 0.0, low=0.0, high=FULL_AREA),
         min_fill_ratio=fields.number("min_fill_ratio", 0.0, low=0.0, high=1.0),
-        max_aspect=fields.maybe("max_aspect", lambda key: fields.number(key, low=1.0)),
+        max_aspect=fields.maybe(
+            "max_aspect", lambda key: fields.number(key, low=1.0, high=MAX_ASPECT)
+        ),
         min_solidity=fields.number("min_solidity", 0.0, low=0.0, high=1.0),
-        min_max_score=fields.maybe("min_max_score", fields.number),
-        min_mean_score=fields.maybe("min_mean_score", fields.number),
+        min_max_score=fields.maybe("min_max_score", score),
+        min_mean_score=fields.maybe("min_mean_score", score),
         max_regions=fields.integer("max_regions", 20, low=1, high=MAX_REGIONS),
         polygons=fields.flag("polygons", False),
     )

@@ -12,8 +12,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Generator, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,6 +29,7 @@ from .thresholds import FLOAT32_MAX, is_anomaly, p_value
 from .tiling import score_picture
 
 if TYPE_CHECKING:
+    from .streaming import ItemT, Streamed
     from .thresholds_file import ThresholdsFile
 
 Image = npt.NDArray[np.uint8]
@@ -51,7 +51,11 @@ class Prediction:
 
 
 class Predictor:
-    """Scores pictures of one category with one engine."""
+    """Scores pictures of one category with one engine.
+
+    Several threads may call one predictor at the same time: each gets what it would
+    get alone, to the bit.
+    """
 
     def __init__(
         self,
@@ -145,6 +149,14 @@ class Predictor:
         """Judge several pictures of one size in one run of the graph.
 
         Where pictures are cut into tiles, each takes runs of its own.
+
+        Args:
+            images_u8: each (H, W, 3) uint8 RGB, or (H, W) uint8 grey.
+            with_map: as for `predict`.
+
+        Raises:
+            ImageError: one of them is refused, or their sizes differ; or the engine
+                failed. Nothing is said of the others.
         """
         images = [
             check_array(image, self.rules, f"image {index}")
@@ -181,8 +193,54 @@ class Predictor:
             zip(scores, [None] * len(images) if maps is None else maps, strict=True)
         )
 
-    def read(self, path: Path) -> Image:
-        """Give the pixels of a picture file by the bundle's input rules."""
+    def stream(
+        self,
+        inputs: Iterable[ItemT],
+        *,
+        decode_workers: int | None = None,
+        with_map: bool = True,
+        with_image: bool = False,
+        ahead: int | None = None,
+    ) -> Generator[Streamed[ItemT], None, None]:
+        """Judge pictures as they come; give one result each, in order.
+
+        A picture that cannot be read or scored is a result with an `error`, and the
+        next one goes on. Paths are decoded by threads while others are scored; an
+        array is answered before the next item is asked for. Memory stays flat, so the
+        iterable may be endless. Closing the generator ends its threads. An error of
+        the iterable itself ends the stream; paths asked for ahead stay unanswered.
+
+        Args:
+            inputs: arrays as `predict` takes them, paths of picture files, or both.
+            decode_workers: threads that decode; 0: each path is decoded at its turn,
+                and answered before the next item is asked for. Default: the usable
+                cores, at most 4.
+            with_map: leave the maps out to save their time; the scores are the same.
+            with_image: keep the pixels, (H, W, 3) uint8 RGB, in the result.
+            ahead: paths at most that are asked for and not yet answered, the one that
+                is scored included: it bounds the memory. Default: two a worker.
+
+        Raises:
+            TypeError: one path or picture where an iterable of them is expected.
+            ValueError: decode_workers or ahead is no such number.
+        """
+        from .streaming import stream_pictures
+
+        return stream_pictures(
+            self,
+            inputs,
+            decode_workers=decode_workers,
+            with_map=with_map,
+            with_image=with_image,
+            ahead=ahead,
+        )
+
+    def read(self, path: str | os.PathLike[str]) -> Image:
+        """Give the pixels of a picture file, (H, W, 3) uint8 RGB, by the input rules.
+
+        Raises:
+            ImageError: the file cannot be read (stage "read") or is refused ("decode").
+        """
         return read_image(path, self.rules)
 
     def _judge(

@@ -13,7 +13,7 @@ import math
 import os
 import time
 from collections.abc import Generator, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -54,7 +54,8 @@ class Predictor:
     """Scores pictures of one category with one engine.
 
     Several threads may call one predictor at the same time: each gets what it would
-    get alone, to the bit.
+    get alone, to the bit. One that `open` made may be handed to other processes, which
+    open the bundle again: see `travel`.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Predictor:
         self.rules = rules
         self.engine = engine
         self.bundle = bundle
+        self._options: dict[str, Any] | None = None  # of `open`, to open it again
         self._calibration = np.asarray(
             settings.calibration.image_scores, dtype=np.float32
         )
@@ -124,12 +126,24 @@ class Predictor:
         if thresholds is not None:
             settings, origin = thresholds.settings_for(opened, name), thresholds.name
         engine = category_engine(opened, name, threads=threads)
-        return cls(
+        predictor = cls(
             *(name, settings, config.input, engine),
             threshold=threshold,
             bundle=opened,
             origin=origin,
         )
+        predictor._options = {
+            "category": name,
+            "threads": threads,
+            "threshold": threshold,
+            "thresholds": thresholds,
+        }
+        return predictor
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from .travel import by_path
+
+        return by_path(self, self._options)
 
     def predict(self, image_u8: Image, *, with_map: bool = True) -> Prediction:
         """Judge one picture.

@@ -53,6 +53,8 @@ def torch_predictor(
 ) -> Predictor:
     """Give a predictor that runs a fitted detector in torch.
 
+    It has every method of one that was opened on a bundle, but cannot be pickled.
+
     Args:
         bundle: the one whose thresholds these are, for the rows.
         origin: where the thresholds of `settings` come from: "bundle" or "run".

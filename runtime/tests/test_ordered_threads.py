@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
-from pyimgano_runtime.ordered_threads import in_order
+from pyimgano_runtime.ordered_threads import each_in_order, in_order
 
 
 def test_results_come_in_order_however_long_each_takes() -> None:
@@ -53,6 +55,21 @@ def test_closing_waits_for_the_work_at_hand_and_begins_no_more() -> None:
     results.close()
     assert threading.active_count() == before
     assert len(begun) < 50
+
+
+def test_items_may_be_endless_and_are_asked_for_by_the_caller() -> None:
+    asked_by: list[threading.Thread] = []
+
+    def items() -> Iterator[int]:
+        for item in itertools.count():
+            asked_by.append(threading.current_thread())
+            yield item
+
+    results = each_in_order(lambda item: -item, items(), threads=2, ahead=3)
+    assert list(itertools.islice(results, 20)) == [-item for item in range(20)]
+    results.close()
+    assert len(asked_by) == 22
+    assert set(asked_by) == {threading.current_thread()}
 
 
 def test_an_error_comes_at_its_turn() -> None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     )
     from .geometry import map_to_image
     from .predictor import Prediction, Predictor
+    from .streaming import Streamed
+    from .thresholds_file import ThresholdsFile, read_thresholds_file
 
 _HOMES = {
     "Bundle": "bundle",
@@ -42,6 +44,9 @@ _HOMES = {
     "map_to_image": "geometry",
     "Prediction": "predictor",
     "Predictor": "predictor",
+    "Streamed": "streaming",
+    "ThresholdsFile": "thresholds_file",
+    "read_thresholds_file": "thresholds_file",
 }
 
 __all__ = [
@@ -55,9 +60,12 @@ __all__ = [
     "Prediction",
     "Predictor",
     "PyimganoError",
+    "Streamed",
+    "ThresholdsFile",
     "__version__",
     "map_to_image",
     "open_bundle",
+    "read_thresholds_file",
 ]
 
 

@@ -15,6 +15,7 @@ Every message says where, what was found, what was expected, and what to do next
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 
 class PyimganoError(Exception):
@@ -45,6 +46,17 @@ class ImageError(PyimganoError):
         super().__init__(message)
         self.code = code
         self.stage = stage
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default only the message would travel between processes, and an error that
+        # cannot be made again breaks the pool that it comes through.
+        return _made_again, (type(self), str(self), self.code, self.stage)
+
+
+def _made_again(
+    kind: type[ImageError], message: str, code: str, stage: str
+) -> ImageError:
+    return kind(message, code=code, stage=stage)
 
 
 class ExportError(PyimganoError):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, TypeVar
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 AHEAD_PER_THREAD: Final = 4  # results that may wait for their turn
@@ -15,12 +16,24 @@ AHEAD_PER_THREAD: Final = 4  # results that may wait for their turn
 def in_order(
     work: Callable[[int], T], n: int, *, threads: int, ahead: int | None = None
 ) -> Generator[T, None, None]:
-    """Give the results of work(0), ..., work(n - 1) in order.
+    """Give the results of work(0), ..., work(n - 1) in order; see `each_in_order`."""
+    return each_in_order(work, range(n), threads=threads, ahead=ahead)
+
+
+def each_in_order(
+    work: Callable[[A], T],
+    items: Iterable[A],
+    *,
+    threads: int,
+    ahead: int | None = None,
+) -> Generator[T, None, None]:
+    """Give the results of the work on each item in order.
 
     Closing it early, or an error in the caller's loop, waits for the work at hand and
     begins no more.
 
     Args:
+        items: may be endless; asked for one by one, by the caller's own thread.
         ahead: how many items may be at work or done and not yet taken: it bounds the
             memory of results. Default: a few a thread.
     """
@@ -28,8 +41,8 @@ def in_order(
     waiting: deque[Future[T]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
-            for index in range(n):
-                waiting.append(pool.submit(work, index))
+            for item in items:
+                waiting.append(pool.submit(work, item))
                 if len(waiting) >= most:
                     yield waiting.popleft().result()
             while waiting:

@@ -12,9 +12,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Generator, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +31,7 @@ from .tiling import score_picture
 if TYPE_CHECKING:
     from .region_flags import RegionFlags
     from .regions import FoundRegions
+    from .streaming import ItemT, Streamed
     from .thresholds_file import ThresholdsFile
 
 Image = npt.NDArray[np.uint8]
@@ -56,7 +56,12 @@ class Prediction:
 
 
 class Predictor:
-    """Scores pictures of one category with one engine."""
+    """Scores pictures of one category with one engine.
+
+    Several threads may call one predictor at the same time: each gets what it would
+    get alone, to the bit. One that `open` made may be handed to other processes, which
+    open the bundle again: see `travel`.
+    """
 
     def __init__(
         self,
@@ -74,6 +79,7 @@ class Predictor:
         self.rules = rules
         self.engine = engine
         self.bundle = bundle
+        self._options: dict[str, Any] | None = None  # of `open`, to open it again
         self._calibration = np.asarray(
             settings.calibration.image_scores, dtype=np.float32
         )
@@ -132,12 +138,25 @@ class Predictor:
         if regions is not None:
             settings = regions.applied_to(settings, name)
         engine = category_engine(opened, name, threads=threads)
-        return cls(
+        predictor = cls(
             *(name, settings, config.input, engine),
             threshold=threshold,
             bundle=opened,
             origin=origin,
         )
+        predictor._options = {
+            "category": name,
+            "threads": threads,
+            "threshold": threshold,
+            "thresholds": thresholds,
+            "regions": regions,
+        }
+        return predictor
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from .travel import by_path
+
+        return by_path(self, self._options)
 
     def predict(self, image_u8: Image, *, with_map: bool = True) -> Prediction:
         """Judge one picture.
@@ -157,6 +176,14 @@ class Predictor:
         """Judge several pictures of one size in one run of the graph.
 
         Where pictures are cut into tiles, each takes runs of its own.
+
+        Args:
+            images_u8: each (H, W, 3) uint8 RGB, or (H, W) uint8 grey.
+            with_map: as for `predict`.
+
+        Raises:
+            ImageError: one of them is refused, or their sizes differ; or the engine
+                failed. Nothing is said of the others.
         """
         images = [
             check_array(image, self.rules, f"image {index}")
@@ -227,8 +254,54 @@ class Predictor:
         whole = self.settings.regions is None and self.settings.roi is None
         return MAP_MAXIMUM if whole else JUDGED_MAXIMUM
 
-    def read(self, path: Path) -> Image:
-        """Give the pixels of a picture file by the bundle's input rules."""
+    def stream(
+        self,
+        inputs: Iterable[ItemT],
+        *,
+        decode_workers: int | None = None,
+        with_map: bool = True,
+        with_image: bool = False,
+        ahead: int | None = None,
+    ) -> Generator[Streamed[ItemT], None, None]:
+        """Judge pictures as they come; give one result each, in order.
+
+        A picture that cannot be read or scored is a result with an `error`, and the
+        next one goes on. Paths are decoded by threads while others are scored; an
+        array is answered before the next item is asked for. Memory stays flat, so the
+        iterable may be endless. Closing the generator ends its threads. An error of
+        the iterable itself ends the stream; paths asked for ahead stay unanswered.
+
+        Args:
+            inputs: arrays as `predict` takes them, paths of picture files, or both.
+            decode_workers: threads that decode; 0: each path is decoded at its turn,
+                and answered before the next item is asked for. Default: the usable
+                cores, at most 4.
+            with_map: leave the maps out to save their time; the scores are the same.
+            with_image: keep the pixels, (H, W, 3) uint8 RGB, in the result.
+            ahead: paths at most that are asked for and not yet answered, the one that
+                is scored included: it bounds the memory. Default: two a worker.
+
+        Raises:
+            TypeError: one path or picture where an iterable of them is expected.
+            ValueError: decode_workers or ahead is no such number.
+        """
+        from .streaming import stream_pictures
+
+        return stream_pictures(
+            self,
+            inputs,
+            decode_workers=decode_workers,
+            with_map=with_map,
+            with_image=with_image,
+            ahead=ahead,
+        )
+
+    def read(self, path: str | os.PathLike[str]) -> Image:
+        """Give the pixels of a picture file, (H, W, 3) uint8 RGB, by the input rules.
+
+        Raises:
+            ImageError: the file cannot be read (stage "read") or is refused ("decode").
+        """
         return read_image(path, self.rules)
 
     def _judge(

@@ -109,7 +109,8 @@ export function selectCategory(config, wanted) {
     refuse(`${CONFIG}: ${at.join(".")}.thresholds.compare: is not ">="; ${UPGRADE}`);
   const graph = field(config, [...at, "graph"], "array");
   const known = Object.keys(field(config, ["models"], "object"));
-  if (!graph.length || new Set(graph).size < graph.length || !graph.every((m) => known.includes(m)))
+  const isOnce = graph.length > 0 && new Set(graph).size === graph.length;
+  if (!isOnce || !graph.every((model) => known.includes(model)))
     refuse(`${CONFIG}: ${at.join(".")}.graph: expected each once, of: ${known.join(", ")}`);
   const geometry = config.categories[name].map_geometry;
   if (geometry != null && !["stretch", "letterbox"].includes(geometry.mode))

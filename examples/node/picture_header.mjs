@@ -33,5 +33,6 @@ export function readPngHeader(bytes, where) {
     chunks.add(String.fromCharCode(...bytes.subarray(at + 4, at + 8)));
   // A picture that is cut off lacks its end: decoders may fill it up instead of failing.
   must(chunks.has("IEND"), "is cut off or damaged; copy it again");
-  return { width: view.getUint32(16), height: view.getUint32(20), colour: bytes[25], chunks };
+  const [width, height] = [view.getUint32(16), view.getUint32(20)];
+  return { width, height, colour: bytes[25], chunks };
 }

@@ -1,7 +1,8 @@
 // Runs a bundle's models and judges its goldens, by any onnxruntime for JavaScript:
 // onnxruntime-node and onnxruntime-web are called alike, so `ort` is an argument.
 
-import { field, featuresOf, readListed, readMap, refuse, sha256, tensorOf } from "./bundle.mjs";
+import { field, readListed, readMap, refuse, sha256 } from "./bundle.mjs";
+import { featuresOf, tensorOf } from "./bundle.mjs";
 
 const TINY = 2 ** -126; // the smallest normal float32
 

@@ -1,11 +1,12 @@
 // Reads a PyImgAno bundle: the document, then listed files that are proven to be so.
-// The format is described in docs/bundle_format.md.
+// The format is described in docs/bundle_format.md. Runs in Node and in browsers: where
+// files come from is the caller's, as an object
+//
+//     { name, read(path, size) }    a promise of the file's bytes, a Uint8Array
+//
+// whose `read` refuses what is no plain file, or of another size where one is given.
 
-import { createHash } from "node:crypto";
-import { readFileSync, realpathSync, statSync } from "node:fs";
-import { join } from "node:path";
-
-const CONFIG = "infer_config.json";
+export const CONFIG = "infer_config.json";
 const SCHEMA = "pyimgano/infer_config";
 const [MAJOR, MINOR] = [1, 2];
 const REQUIREMENTS = new Set(); // no abilities: it cuts no tiles
@@ -22,6 +23,7 @@ const NAME =
   "[a-z0-9](?:[a-z0-9._-]{0,118}[a-z0-9_-])?";
 const PATH = new RegExp(`^${NAME}(?:/${NAME}){0,7}$`, "i");
 const UPGRADE = "take a newer reader";
+export const COPY_AGAIN = "copy the whole bundle folder again";
 
 export class BundleError extends Error {}
 
@@ -29,7 +31,13 @@ export function refuse(message) {
   throw new BundleError(message);
 }
 
-export const sha256 = (bytes) => createHash("sha256").update(bytes).digest("hex");
+/** Give the sha256 of bytes, by what Node and browsers share. */
+export async function sha256(bytes) {
+  const subtle = globalThis.crypto?.subtle;
+  if (!subtle) refuse("no sha256 here: browsers give it on https: and localhost only");
+  const digest = new Uint8Array(await subtle.digest("SHA-256", bytes));
+  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
 
 /** Give the value at a path of keys, of this type; else refuse and name the place. */
 export function field(document, keys, type) {
@@ -50,12 +58,13 @@ export function field(document, keys, type) {
 }
 
 /** Give the document of a bundle folder; one that this reader cannot honour is refused. */
-export function readConfig(root) {
-  const where = join(root, CONFIG);
+export async function readConfig(folder) {
+  const where = `${folder.name}/${CONFIG}`;
+  const bytes = await folder.read(CONFIG);
   let config;
   try {
     const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-    config = JSON.parse(utf8.decode(readFileSync(where)));
+    config = JSON.parse(utf8.decode(bytes));
   } catch (cause) {
     refuse(`${where}: is no readable JSON (${cause.message}); copy the bundle again`);
   }
@@ -80,15 +89,16 @@ export function readConfig(root) {
   for (const [rule, known] of Object.entries(PIXEL_RULES))
     if (field(config, ["input", rule], typeof known) !== known)
       refuse(`${where}: input.${rule} is not ${JSON.stringify(known)}; ${UPGRADE}`);
+  for (const limit of ["min_side", "max_pixels"]) field(config, ["input", limit], "number");
   return config;
 }
 
-/** Give {name, graph, threshold} of the named category, or of the only one. */
+/** Give what judges pictures of the named category, or of the only one. */
 export function selectCategory(config, wanted) {
   const names = Object.keys(field(config, ["categories"], "object")).sort();
   const name = wanted ?? (names.length === 1 ? names[0] : undefined);
   if (!names.includes(name)) {
-    const found = wanted === undefined ? "none was named (--category)" : `no "${wanted}"`;
+    const found = wanted === undefined ? "none was named" : `no "${wanted}"`;
     refuse(`${CONFIG}: categories: ${found}; it holds: ${names.join(", ")}`);
   }
   const at = ["categories", name];
@@ -99,10 +109,23 @@ export function selectCategory(config, wanted) {
     refuse(`${CONFIG}: ${at.join(".")}.thresholds.compare: is not ">="; ${UPGRADE}`);
   const graph = field(config, [...at, "graph"], "array");
   const known = Object.keys(field(config, ["models"], "object"));
-  if (!graph.length || new Set(graph).size < graph.length || !graph.every((m) => known.includes(m)))
+  const isOnce = graph.length > 0 && new Set(graph).size === graph.length;
+  if (!isOnce || !graph.every((model) => known.includes(model)))
     refuse(`${CONFIG}: ${at.join(".")}.graph: expected each once, of: ${known.join(", ")}`);
-  const threshold = field(config, [...at, "thresholds", "image"], "number");
-  return { name, graph, threshold };
+  const geometry = config.categories[name].map_geometry;
+  if (geometry != null && !["stretch", "letterbox"].includes(geometry.mode))
+    refuse(`${CONFIG}: ${at.join(".")}.map_geometry.mode: is unknown here; ${UPGRADE}`);
+  const scores = field(config, [...at, "calibration", "image_scores"], "array");
+  if (!scores.every(Number.isFinite))
+    refuse(`${CONFIG}: ${at.join(".")}.calibration.image_scores: expected numbers`);
+  return {
+    name,
+    graph,
+    threshold: field(config, [...at, "thresholds", "image"], "number"),
+    pixelThreshold: config.categories[name].thresholds.pixel ?? undefined,
+    scores, // of held-out normals, ascending
+    mapMode: geometry?.mode,
+  };
 }
 
 /** Give the one tensor of a kind, or undefined where there is none. */
@@ -121,42 +144,37 @@ export function featuresOf(tensors) {
   return features.map(({ name }) => name);
 }
 
+/** Refuse a file of another size; a folder asks before it reads, where it can. */
+export function expectSize(where, found, expected) {
+  if (expected !== undefined && found !== expected)
+    refuse(`${where}: ${found} bytes, expected ${expected}; ${COPY_AGAIN}`);
+}
+
 /** Give the bytes of a listed file: a plain file with the listed size and sha256. */
-export function readListed(root, config, path, role) {
+export async function readListed(folder, config, path, role) {
   const files = field(config, ["files"], "array");
   const entry = files.find((file) => file?.path === path && file.role === role);
   if (!entry || !PATH.test(path))
     refuse(`${CONFIG}: "${path}" is no listed ${role} inside the bundle`);
-  const file = join(root, ...path.split("/"));
-  const again = "copy the whole bundle folder again";
-  let bytes;
-  try {
-    const facts = statSync(file);
-    if (realpathSync(file) !== file || !facts.isFile() || facts.nlink > 1)
-      refuse(`${file}: is a link or no regular file; ${again}`);
-    if (facts.size !== entry.size)
-      refuse(`${file}: ${facts.size} bytes, expected ${entry.size}; ${again}`);
-    bytes = readFileSync(file);
-  } catch (cause) {
-    if (cause instanceof BundleError) throw cause;
-    refuse(`${file}: cannot be read (${cause.code}); ${again}`);
-  }
-  const found = sha256(bytes);
+  const where = `${folder.name}/${path}`;
+  if (!Number.isSafeInteger(entry.size)) refuse(`${CONFIG}: files: ${path} has no size`);
+  const bytes = await folder.read(path, entry.size);
+  const found = await sha256(bytes);
   if (found !== entry.sha256)
-    refuse(`${file}: sha256 is ${found}, expected ${entry.sha256}; ${again}`);
+    refuse(`${where}: sha256 is ${found}, expected ${entry.sha256}; ${COPY_AGAIN}`);
   return bytes;
 }
 
 /** Give the values of a golden's map: .npy 1.0, float32, C order, this shape. */
 export function readMap(bytes, [height, width], where) {
-  const start = 10 + bytes.readUInt16LE(8);
-  const header = bytes.toString("latin1", 10, start).trim();
+  const start = 10 + (bytes[8] | (bytes[9] << 8));
+  const header = String.fromCharCode(...bytes.subarray(0, Math.min(start, 1000)));
   const shape = `(${height}, ${width})`;
   const expected = `{'descr': '<f4', 'fortran_order': False, 'shape': ${shape}, }`;
-  const magic = bytes.toString("latin1", 0, 8) === "\x93NUMPY\x01\x00";
-  if (!magic || header !== expected || bytes.length !== start + 4 * height * width)
-    refuse(`${where}: found ${header}, expected ${expected}; export the bundle again`);
+  const found = header.slice(10).trim();
+  const magic = header.startsWith("\x93NUMPY\x01\x00");
+  if (!magic || found !== expected || bytes.length !== start + 4 * height * width)
+    refuse(`${where}: found ${found}, expected ${expected}; export the bundle again`);
   // A copy begins at 0, where a Float32Array may lie; the machine is little-endian.
-  const from = bytes.byteOffset + start;
-  return new Float32Array(bytes.buffer.slice(from, bytes.byteOffset + bytes.length));
+  return new Float32Array(new Uint8Array(bytes.subarray(start)).buffer);
 }

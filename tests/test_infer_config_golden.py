@@ -49,6 +49,14 @@ SHA256 = {
     "728aa5265992e72797c835b7dcfe547f",
     "infer_config_1.2_run_minimal.json": "2318b426e03d32f277d310a8a75d4a14"
     "743427ed182d42c9deb76d5d514e6a21",
+    "infer_config_1.3_bundle.json": "c04e0284a53aee558e60f3ffae36519f"
+    "61617d3ac7e0c58126bd839360a12656",
+    "infer_config_1.3_bundle_minimal.json": "86bf25d9d0d81582babb26263d70de71"
+    "7c3a3d64ca42c4f8e7db439943e4fb6b",
+    "infer_config_1.3_run.json": "5e665894f2249d30a5302757e46c9bcb"
+    "d1a8f0995f882b33a79a546c29e11aba",
+    "infer_config_1.3_run_minimal.json": "866d968e92837c4f66529c04e138f24d"
+    "6d203e62ed10a1f6fe78cfdf3eee0d21",
 }
 NAME = re.compile(r"infer_config_(\d+)\.(\d+)_(bundle|run)(_minimal)?\.json")
 KINDS = ("bundle", "bundle_minimal", "run", "run_minimal")

@@ -70,6 +70,7 @@ VERSIONS = (
     "1.1",
     "1.2",
     "1.3",
+    "1.4",
     "2.0",
     "0.9",
     "1",
@@ -105,7 +106,7 @@ def head_is_known(document: Any) -> bool:
     return (
         isinstance(document, dict)
         and document.get("schema") == "pyimgano/infer_config"
-        and document.get("schema_version") in ("1.0", "1.1", "1.2")
+        and document.get("schema_version") in ("1.0", "1.1", "1.2", "1.3")
         and document.get("requires") in ([], ["tiling"])
     )
 

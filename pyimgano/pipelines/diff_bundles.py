@@ -115,7 +115,7 @@ def _category_facts(name: str, bundle: Bundle) -> dict[str, Any]:
     geometry = settings.map_geometry
     facts["map_geometry"] = None if geometry is None else _plain(asdict(geometry))
     tiling = settings.tiling
-    facts["tiling"] = None if tiling is None else _plain(asdict(tiling))
+    facts["tiling"] = None if tiling is None else _plain(tiling.to_dict())
     for kind, provenance in settings.thresholds.provenance.items():
         facts[f"threshold.{kind}"] = getattr(settings.thresholds, kind)
         facts |= _provenance(f"provenance.{kind}", provenance)

@@ -278,7 +278,7 @@ def _adaptation(rules: InputRules, settings: CategorySettings | None) -> dict[st
         "input": asdict(rules),
         "map_geometry": None if geometry is None else asdict(geometry),
         "roi": None,
-        "tiling": None if tiling is None else asdict(tiling),
+        "tiling": None if tiling is None else tiling.to_dict(),
         "regions": None,
     }
 

@@ -23,7 +23,7 @@ FLOAT32_MAX: Final = 3.4028234663852886e38
 FILE_NAME: Final = "infer_config.json"
 SCHEMA: Final = "pyimgano/infer_config"
 MAJOR: Final = 1
-MINOR: Final = 2
+MINOR: Final = 3
 TILING: Final = "tiling"  # in `requires` where some category has one
 REQUIREMENTS: Final = frozenset({TILING})
 
@@ -366,15 +366,26 @@ def version_facts(categories: Iterable[CategorySettings]) -> dict[str, Any]:
     minor = 1 if tiled or modes - {"stretch"} else 0
     if any(isinstance(one, CategoryConfig) and len(one.graph) > 1 for one in settings):
         minor = 2
+    if any(_joins_as_of_1_3(one.tiling) for one in settings):
+        minor = 3
     return {
         "schema_version": f"{MAJOR}.{minor}",
         "requires": (TILING,) if tiled else (),
     }
 
 
+def _joins_as_of_1_3(tiling: Tiling | None) -> bool:
+    if tiling is None:
+        return False
+    return tiling.blend not in ("max", "mean") or tiling.top_k is not None
+
+
 def _to_dict(config: InferConfig | RunConfig, about: str) -> dict[str, Any]:
     # By way of JSON: tuples become lists, as a file has them.
     payload: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    for name, category in config.categories.items():
+        if category.tiling is not None:  # older readers know no "top_k", not even null
+            payload["categories"][name]["tiling"] = category.tiling.to_dict()
     first = ("schema", "schema_version", "kind", "requires", about)
     return {key: payload.pop(key) for key in first} | payload
 

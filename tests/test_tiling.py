@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from pyimgano_runtime.decode import decode_bytes
 from pyimgano_runtime.errors import BundleError, ConfigError
 from pyimgano_runtime.geometry import map_to_image
 from pyimgano_runtime.predictor import Predictor
+from pyimgano_runtime.tile_weights import axis_weights
 from pyimgano_runtime.tiling import BLENDS, SCORES, Tiling, cut_tiles, tile_origins
 
 Run = Callable[..., CommandResult]
@@ -386,6 +389,38 @@ def test_int8_learns_its_ranges_from_tiles() -> None:
     assert [int(image[0, 0, 0]) for image in seen] == [10, 20]
     whole = list(as_the_graph_sees(images, None))
     assert [image.shape for image in whole] == [(96, 192, 3)] * 2
+
+
+# --- in another language -------------------------------------------------------------
+
+WEIGHTS_IN_JAVASCRIPT = """
+const shares = {
+  hann: (i, m) => Math.sin((Math.PI * (i + 0.5)) / m) ** 2,
+  gaussian: (i, m) => Math.exp(-32 * ((i + 0.5) / m - 0.5) ** 2),
+};
+const share = shares[process.argv[1]];
+for (let m = 1; m <= 1024; m++) {
+  const weight = (_, i) => Math.max(1, Math.floor(4096 * share(i, m) + 0.5));
+  console.log(Array.from({ length: m }, weight).join(" "));
+}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("blend", ["hann", "gaussian"])
+def test_javascript_has_the_same_weights(blend: str) -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed")
+    done = subprocess.run(
+        [node, "-e", WEIGHTS_IN_JAVASCRIPT, blend],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for m, line in enumerate(done.stdout.splitlines(), start=1):
+        assert list(map(int, line.split())) == axis_weights(blend, m).tolist()
+    assert m == 1024
 
 
 # --- the config ---------------------------------------------------------------------

@@ -66,6 +66,22 @@ FILE = click.Path(path_type=Path)
     help="Share of a tile's side that neighbours share at least. Default: 0.25.",
 )
 @click.option(
+    "--tile-blend",
+    type=click.Choice(["max", "mean", "hann", "gaussian"]),
+    help="How maps join where tiles overlap. Default: max.",
+)
+@click.option(
+    "--tile-score",
+    type=click.Choice(["max", "mean", "top_k"]),
+    help="How the tiles' scores give the picture's score. Default: max.",
+)
+@click.option(
+    "--tile-top-k",
+    type=click.IntRange(1),
+    metavar="K",
+    help="How many of the highest tile scores count, for --tile-score top_k.",
+)
+@click.option(
     "--manifest-test-normal-fraction",
     type=FiniteRange(0.0, 0.9),
     help="Share of normals without a split that goes to test. Default: 0.2.",

@@ -49,10 +49,10 @@ SHA256 = {
     "728aa5265992e72797c835b7dcfe547f",
     "infer_config_1.2_run_minimal.json": "2318b426e03d32f277d310a8a75d4a14"
     "743427ed182d42c9deb76d5d514e6a21",
-    "infer_config_1.3_bundle.json": "f6f7b1d9dde6ae1309dbce8612d45293"
-    "47834d4a253c3c215f3e9ace8d90ccb7",
-    "infer_config_1.3_run.json": "eedf137fb8f9f988c8d11fc9ae170edd"
-    "4eb5d7d5d6235779afde5914e7e52507",
+    "infer_config_1.3_bundle.json": "802dd9c3fd3a8d1099e7eaa047fec5e6"
+    "62d7778b42117ce867832cedce009496",
+    "infer_config_1.3_run.json": "fb7f09ea337a30418ea9b2e5a1067fc4"
+    "6b69a2bb7d9eaa73be6485832dc7ffa3",
     "infer_config_1.3_bundle_minimal.json": "86bf25d9d0d81582babb26263d70de71"
     "7c3a3d64ca42c4f8e7db439943e4fb6b",
     "infer_config_1.3_run_minimal.json": "866d968e92837c4f66529c04e138f24d"

@@ -112,8 +112,8 @@ REFUSED: dict[str, tuple[Edit, str]] = {
         'bracket.threshold: unknown key \\(did you mean "thresholds"\\?\\)',
     ),
     "a newer minor version": (
-        lambda p: p.update(schema_version="1.3"),
-        "schema_version is 1.3, runtime .* reads 1.0 to 1.2",
+        lambda p: p.update(schema_version="1.4"),
+        "schema_version is 1.4, runtime .* reads 1.0 to 1.3",
     ),
     "a newer major version": (
         lambda p: p.update(schema_version="2.0"),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import cv2
 import numpy as np
 import pytest
@@ -25,18 +28,21 @@ from pyimgano_runtime.decode import decode_bytes
 from pyimgano_runtime.errors import BundleError, ConfigError
 from pyimgano_runtime.geometry import map_to_image
 from pyimgano_runtime.predictor import Predictor
-from pyimgano_runtime.tiling import Tiling, tile_origins
+from pyimgano_runtime.tile_weights import axis_weights
+from pyimgano_runtime.tiling import BLENDS, SCORES, Tiling, cut_tiles, tile_origins
 
 Run = Callable[..., CommandResult]
 
 SIZE = (96, 192)  # of a picture: twice as wide as high
 SPOT = (60, 130)  # the middle of the defect: row, column
 TILING = {"size": [64, 64], "overlap": 0.25, "blend": "max", "score": "max"}
+FADED = TILING | {"blend": "hann", "score": "top_k", "top_k": 2}
 GEOMETRIES: dict[str, dict[str, Any]] = {
     "stretch": {"geometry": "stretch"},
     "letterbox": {"geometry": "letterbox"},
     "tiles": {},
 }
+TILINGS: dict[str, Any] = {"tiles": TILING, "faded": FADED}
 
 
 def write_wide_pictures(folder: Path) -> Path:
@@ -60,7 +66,7 @@ def write_wide_pictures(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def sheets(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
-    """Give a function that trains and exports one of `GEOMETRIES`, once."""
+    """Give a function that trains and exports a geometry or tiling, once."""
     from pyimgano.cli import main
 
     home = tmp_path_factory.mktemp("sheets")
@@ -72,8 +78,8 @@ def sheets(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported
             folder = home / name
             folder.mkdir()
             payload = config_payload(manifest)
-            payload["model"]["options"] |= GEOMETRIES[name]
-            payload["tiling"] = TILING if name == "tiles" else None
+            payload["model"]["options"] |= GEOMETRIES.get(name, {})
+            payload["tiling"] = TILINGS.get(name)
             config, run = folder / "config.json", folder / "run"
             config.write_text(json.dumps(payload), encoding="utf-8")
             command = ["train", "--config", str(config), "--output", str(run)]
@@ -87,6 +93,12 @@ def sheets(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported
 @pytest.fixture
 def tiled(sheets: Callable[[str], Exported]) -> Exported:
     return sheets("tiles")
+
+
+@pytest.fixture
+def faded(sheets: Callable[[str], Exported]) -> Exported:
+    """A run and bundle that fade from tile to tile and score by the two highest."""
+    return sheets("faded")
 
 
 def defects_of(made: Exported) -> list[Path]:
@@ -139,13 +151,17 @@ def test_a_stretched_bundle_is_of_the_first_version(
     assert open_bundle(sheets("letterbox").bundle).config.schema_version == "1.1"
 
 
-def test_torch_and_the_bundle_say_the_same(tiled: Exported) -> None:
-    bundle = open_bundle(tiled.bundle)
+@pytest.mark.parametrize("name", TILINGS)
+def test_torch_and_the_bundle_say_the_same(
+    sheets: Callable[[str], Exported], name: str
+) -> None:
+    made = sheets(name)
+    bundle = open_bundle(made.bundle)
     settings = bundle.config.categories["sheet"]
-    detector = load_trained(open_run(tiled.run), "sheet")
+    detector = load_trained(open_run(made.run), "sheet")
     torch = torch_predictor(detector, "sheet", settings, bundle.config.input)
     onnx = Predictor.open(bundle)
-    for path in defects_of(tiled):
+    for path in defects_of(made):
         image = onnx.read(path)
         a, b = torch.predict(image), onnx.predict(image)
         assert a.score == pytest.approx(b.score, rel=1e-5)
@@ -158,13 +174,54 @@ def test_torch_and_the_bundle_say_the_same(tiled: Exported) -> None:
     assert parity.max_rel_score_diff < 1e-5
 
 
-def test_rows_of_training_are_those_of_the_device(tiled: Exported) -> None:
-    run = open_run(tiled.run)
-    predictor = Predictor.open(tiled.bundle)
+@pytest.mark.parametrize("name", TILINGS)
+def test_rows_of_training_are_those_of_the_device(
+    sheets: Callable[[str], Exported], name: str
+) -> None:
+    made = sheets(name)
+    run = open_run(made.run)
+    predictor = Predictor.open(made.bundle)
     lines = (run.folder / "categories/sheet/per_image.jsonl").read_text("utf-8")
     for row in map(json.loads, lines.splitlines()):
-        image = predictor.read(tiled.manifest.parent / row["input"])
+        image = predictor.read(made.manifest.parent / row["input"])
         assert predictor.predict(image).score == pytest.approx(row["score"], rel=1e-5)
+
+
+def test_a_document_with_a_fade_or_top_k_asks_for_a_newer_reader(
+    faded: Exported,
+) -> None:
+    document = json.loads((faded.bundle / "infer_config.json").read_text("utf-8"))
+    assert (document["schema_version"], document["requires"]) == ("1.3", ["tiling"])
+    assert document["categories"]["sheet"]["tiling"] == FADED
+    card = (faded.bundle / "MODEL_CARD.md").read_text("utf-8")
+    assert "a picture's score is the mean of the highest 2 of its tiles' scores" in card
+    ours = run_document(open_run(faded.run)).to_dict()
+    assert ours["schema_version"] == "1.3"
+    assert ours["categories"]["sheet"]["tiling"] == FADED
+
+
+def test_the_score_is_the_mean_of_the_highest_tiles(faded: Exported) -> None:
+    bundle = open_bundle(faded.bundle)
+    tiling = bundle.config.categories["sheet"].tiling
+    assert tiling is not None
+    predictor = Predictor.open(bundle)
+    image = predictor.read(defects_of(faded)[0])
+    scores, _ = predictor.engine.run(cut_tiles(image, tiling), with_map=False)
+    highest = sorted(map(float, scores))[-2:]
+    assert predictor.predict(image).score == pytest.approx(sum(highest) / 2, rel=1e-6)
+
+
+def test_goldens_of_a_fade_are_replayed(faded: Exported, tmp_path: Path) -> None:
+    assert check_bundle(open_bundle(faded.bundle)).ok
+    bundle = copy_of(faded.bundle, tmp_path / "b")
+    edit_document(bundle, lambda d: d["categories"]["sheet"]["tiling"].update(top_k=1))
+    assert not check_bundle(open_bundle(bundle)).ok
+
+
+def test_thresholds_of_top_k_come_from_top_k(faded: Exported, tiled: Exported) -> None:
+    of_two, _ = open_run(faded.run).calibration("sheet")
+    of_one, _ = open_run(tiled.run).calibration("sheet")
+    assert of_two.image < of_one.image  # a mean of two is below the larger
 
 
 def test_thresholds_come_from_joined_scores(tiled: Exported) -> None:
@@ -214,11 +271,12 @@ def test_a_benchmark_cuts_tiles_for_every_engine(
         *("benchmark", "--manifest-path", tiled.manifest, "--model", "pixel_stats"),
         *("--model-options", '{"image_size": [64, 64]}', "--no-process-costs"),
         *("--tile-size", "64", "64", "--tile-overlap", "0.5", "--output", output),
+        *("--tile-blend", "gaussian", "--tile-score", "top_k", "--tile-top-k", "3"),
     )
     assert done.code == 0, done.stderr
     bundle = open_bundle(output / "bundle")
     assert bundle.config.categories["sheet"].tiling == Tiling(
-        size=(64, 64), overlap=0.5
+        size=(64, 64), overlap=0.5, blend="gaussian", score="top_k", top_k=3
     )
     report = json.loads((output / "report.json").read_text("utf-8"))
     engines = report["categories"]["sheet"]["engines"]
@@ -226,6 +284,28 @@ def test_a_benchmark_cuts_tiles_for_every_engine(
     assert engines["onnx"]["pixel_auroc"] == pytest.approx(
         engines["torch"]["pixel_auroc"], abs=1e-4
     )
+
+
+def test_a_benchmark_offers_every_blend_and_score() -> None:
+    from pyimgano.benchmark_cli import benchmark
+
+    choices = {
+        option.name: tuple(option.type.choices)
+        for option in benchmark.params
+        if isinstance(option.type, click.Choice)
+    }
+    assert choices["tile_blend"] == BLENDS
+    assert choices["tile_score"] == SCORES
+
+
+def test_tile_options_without_tiles_are_refused(run_cli: Run, tmp_path: Path) -> None:
+    done = run_cli(
+        *("benchmark", "--manifest-path", "m.jsonl", "--output", tmp_path / "b"),
+        *("--tile-blend", "hann", "--tile-top-k", "2"),
+    )
+    assert done.code == 2
+    assert "--tile-blend: has no effect without --tile-size" in done.stderr
+    assert "--tile-top-k: has no effect without --tile-size" in done.stderr
 
 
 def test_verify_compares_the_run_with_its_tiles(tiled: Exported, run_cli: Run) -> None:
@@ -311,6 +391,38 @@ def test_int8_learns_its_ranges_from_tiles() -> None:
     assert [image.shape for image in whole] == [(96, 192, 3)] * 2
 
 
+# --- in another language -------------------------------------------------------------
+
+WEIGHTS_IN_JAVASCRIPT = """
+const shares = {
+  hann: (i, m) => Math.sin((Math.PI * (i + 0.5)) / m) ** 2,
+  gaussian: (i, m) => Math.exp(-32 * ((i + 0.5) / m - 0.5) ** 2),
+};
+const share = shares[process.argv[1]];
+for (let m = 1; m <= 1024; m++) {
+  const weight = (_, i) => Math.max(1, Math.floor(4096 * share(i, m) + 0.5));
+  console.log(Array.from({ length: m }, weight).join(" "));
+}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("blend", ["hann", "gaussian"])
+def test_javascript_has_the_same_weights(blend: str) -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed")
+    done = subprocess.run(
+        [node, "-e", WEIGHTS_IN_JAVASCRIPT, blend],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for m, line in enumerate(done.stdout.splitlines(), start=1):
+        assert list(map(int, line.split())) == axis_weights(blend, m).tolist()
+    assert m == 1024
+
+
 # --- the config ---------------------------------------------------------------------
 
 
@@ -338,6 +450,13 @@ def test_a_tiling_of_a_size_alone_takes_the_defaults() -> None:
         ({"size": [16, 64]}, "tiling.size: found [16, 64], expected sides of at least"),
         ({"size": [64, 64], "overlap": 0.8}, "tiling.overlap: found 0.8"),
         ({"size": [64, 64], "blend": "sum"}, 'tiling.blend: found "sum"'),
+        ({"size": [64, 64], "score": "hann"}, 'tiling.score: found "hann"'),
+        ({"size": [64, 64], "score": "top_k"}, "tiling.top_k: missing"),
+        ({"size": [64, 64], "top_k": 3}, 'no effect with score "max"'),
+        (
+            {"size": [64, 64], "score": "top_k", "top_k": 0},
+            "tiling.top_k: found 0, expected a whole number of at least 1",
+        ),
         (3, "tiling: found 3, expected an object"),
     ],
 )

@@ -8,6 +8,7 @@ from pyimgano_runtime.infer_config import InferConfig
 from pyimgano_runtime.int8_words import int8_sentence
 from pyimgano_runtime.region_words import region_sentence
 from pyimgano_runtime.threshold_words import describe_threshold
+from pyimgano_runtime.tiling import Tiling
 
 _APPROXIMATE: Final = "; about, since the folds' models are not the final one"
 
@@ -30,6 +31,12 @@ def model_card(config: InferConfig) -> str:
         lines += ["", f"## {name}", "", *_category_lines(config, name)]
     lines += ["", "## Goldens", "", _goldens_line(config)]
     return "\n".join(lines) + "\n"
+
+
+def _joined_by(tiling: Tiling) -> str:
+    if tiling.score != "top_k":
+        return tiling.score
+    return f"mean of the highest {tiling.top_k}"
 
 
 def _category_lines(config: InferConfig, name: str) -> list[str]:
@@ -64,7 +71,7 @@ def _category_lines(config: InferConfig, name: str) -> list[str]:
         lines.append(
             f"- Pictures are cut into tiles of {height} x {width} pixels that share at "
             f"least {tiling.overlap:.0%} of a side; a picture's score is the "
-            f"{tiling.score} of its tiles' scores"
+            f"{_joined_by(tiling)} of its tiles' scores"
         )
     lines.append(f"- Data fingerprint: `{training['data_fingerprint']}`")
     for kind, provenance in category.thresholds.provenance.items():

@@ -39,7 +39,7 @@ from pyimgano_runtime.engine import engine_errors
 from pyimgano_runtime.errors import BundleError, ExportError
 from pyimgano_runtime.onnx_rules import check_graph
 from pyimgano_runtime.quiet_onnxruntime import load_onnxruntime
-from pyimgano_runtime.tiling import Tiling, cut_tiles
+from pyimgano_runtime.tiling import Tiling, each_tile
 
 from .onnx_graph import INPUT, strip
 
@@ -104,8 +104,8 @@ def as_the_graph_sees(
         if tiling is None:
             yield image
         else:
-            tiles = cut_tiles(image, tiling)
-            yield tiles[number % len(tiles)]
+            tiles = list(each_tile(image, tiling))  # views
+            yield tiles[number % len(tiles)].copy()
 
 
 def _learned_convolutions(graph: Any) -> list[Any]:

@@ -218,10 +218,14 @@ def _config(options: BenchmarkOptions) -> LoadedConfig:
 def _tiling(options: BenchmarkOptions) -> dict[str, Any] | None:
     if options.tile_size is None:
         return None
-    given: dict[str, Any] = {"size": list(options.tile_size)}
-    if options.tile_overlap is not None:
-        given["overlap"] = options.tile_overlap
-    return given
+    given = {
+        "overlap": options.tile_overlap,
+        "blend": options.tile_blend,
+        "score": options.tile_score,
+        "top_k": options.tile_top_k,
+    }
+    chosen = {key: value for key, value in given.items() if value is not None}
+    return {"size": list(options.tile_size)} | chosen
 
 
 def _absolute(path: Path | None) -> str | None:

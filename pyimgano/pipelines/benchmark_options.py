@@ -14,6 +14,7 @@ from .engines import parse_engines
 ROBUSTNESS_IMAGES: Final = 100  # of each class
 _OF_TRAINING: Final = {
     *("--model", "--preset", "--model-options", "--tile-size", "--tile-overlap"),
+    *("--tile-blend", "--tile-score", "--tile-top-k"),
 }
 
 
@@ -31,6 +32,9 @@ class BenchmarkOptions:
     model_options: str | None
     tile_size: tuple[int, int] | None
     tile_overlap: float | None
+    tile_blend: str | None
+    tile_score: str | None
+    tile_top_k: int | None
     manifest_test_normal_fraction: float | None
     manifest_split_seed: int | None
     seed: int | None
@@ -95,6 +99,9 @@ def refuse_contradictions(options: BenchmarkOptions, *, force: bool) -> None:
         "--model-options": options.model_options,
         "--tile-size": options.tile_size,
         "--tile-overlap": options.tile_overlap,
+        "--tile-blend": options.tile_blend,
+        "--tile-score": options.tile_score,
+        "--tile-top-k": options.tile_top_k,
         "--manifest-test-normal-fraction": options.manifest_test_normal_fraction,
         "--manifest-split-seed": options.manifest_split_seed,
         "--seed": options.seed,
@@ -121,8 +128,12 @@ def refuse_contradictions(options: BenchmarkOptions, *, force: bool) -> None:
     else:
         useless, cause = present & of_suite, "without --suite"
         missing = _missing_data(options)
-    if options.tile_overlap is not None and options.tile_size is None:
-        missing.append("--tile-overlap: has no effect without --tile-size")
+    if options.tile_size is None:
+        missing += [
+            f"{name}: has no effect without --tile-size"
+            for name in sorted(present)
+            if name.startswith("--tile-")
+        ]
     if options.robustness_images is not None and not options.robustness:
         missing.append("--robustness-images: has no effect without --robustness")
     problems = [f"{name}: has no effect {cause}; remove it" for name in sorted(useless)]

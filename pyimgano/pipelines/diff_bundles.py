@@ -115,11 +115,11 @@ def _category_facts(name: str, bundle: Bundle) -> dict[str, Any]:
     geometry = settings.map_geometry
     facts["map_geometry"] = None if geometry is None else _plain(asdict(geometry))
     tiling = settings.tiling
-    facts["tiling"] = None if tiling is None else _plain(asdict(tiling))
     roi, regions = settings.roi, settings.regions
     facts["roi"] = None if roi is None else _plain(asdict(roi))
     for key, value in ({} if regions is None else asdict(regions)).items():
         facts[f"regions.{key}"] = value
+    facts["tiling"] = None if tiling is None else _plain(tiling.to_dict())
     for kind, provenance in settings.thresholds.provenance.items():
         facts[f"threshold.{kind}"] = getattr(settings.thresholds, kind)
         facts |= _provenance(f"provenance.{kind}", provenance)

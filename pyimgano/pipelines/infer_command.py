@@ -280,8 +280,8 @@ def _adaptation(rules: InputRules, settings: CategorySettings | None) -> dict[st
         "input": asdict(rules),
         "map_geometry": None if geometry is None else asdict(geometry),
         "roi": None if roi is None else asdict(roi),
-        "tiling": None if tiling is None else asdict(tiling),
         "regions": None if regions is None else asdict(regions),
+        "tiling": None if tiling is None else tiling.to_dict(),
     }
 
 

@@ -12,7 +12,14 @@ from pyimgano_runtime.calibration import Rule
 from pyimgano_runtime.errors import ConfigError, raise_all
 from pyimgano_runtime.geometry import letterbox_canvas
 from pyimgano_runtime.infer_config import FLOAT32_MAX, THRESHOLD_METHODS
-from pyimgano_runtime.tiling import BLENDS, MAX_OVERLAP, MIN_TILE, Tiling
+from pyimgano_runtime.tiling import (
+    BLENDS,
+    MAX_OVERLAP,
+    MIN_TILE,
+    SCORES,
+    Tiling,
+    top_k_problem,
+)
 
 from ..datasets.augmentation import AugmentationConfig
 from ..datasets.catalog import DATASETS, DataSource
@@ -200,7 +207,10 @@ class TilingConfig:
     )
     blend: str = option("max", "how maps join where tiles overlap", choices=BLENDS)
     score: str = option(
-        "max", "how the tiles' scores give the picture's score", choices=BLENDS
+        "max", "how the tiles' scores give the picture's score", choices=SCORES
+    )
+    top_k: int | None = option(
+        None, 'how many of the highest tile scores count, for score "top_k"', low=1
     )
 
 
@@ -357,10 +367,16 @@ def _augmentation_problems(chosen: AugmentationConfig, where: str) -> list[str]:
 
 
 def _tiling_problems(config: WorkbenchConfig, where: str) -> list[str]:
-    """Tiles that the detector would letterbox: their maps could not be joined."""
-    tiles, model = config.tiles, config.model
-    if tiles is None:
+    """A top_k without its score; tiles that the detector would letterbox.
+
+    The maps of these could not be joined.
+    """
+    if config.tiling is None:
         return []
+    problem = top_k_problem(config.tiling.score, config.tiling.top_k)
+    if problem is not None:
+        return [f"{where}: tiling.top_k: {problem}"]
+    tiles, model = Tiling(**asdict(config.tiling)), config.model
     options = detector_config(
         detector_class(model.name), model.options, where, preset=model.preset
     )

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from pyimgano_runtime.decode import inspect_image
 from pyimgano_runtime.infer_config import InputRules
 from pyimgano_runtime.tiling import (
     Tiling,
-    cut_tiles,
+    each_tile,
     merge_maps,
     merge_scores,
     tile_origins,
@@ -140,11 +139,11 @@ class RowTrainingData:
                 image, number, seed=self.seed, name=row.image, mask=mask
             )
 
-    def _cut(self, image: Image) -> npt.NDArray[np.uint8]:
-        """Give the tiles (T, h, w, 3) of a picture; the picture where none are cut."""
+    def _cut(self, image: Image) -> Iterator[Image]:
+        """Give the tiles of a picture, as views; the picture where none are cut."""
         if self.tiling is None:
-            return image[None]
-        return cut_tiles(image, self.tiling)
+            return iter((image,))
+        return each_tile(image, self.tiling)
 
     def _cut_marked(
         self, image: Image, mask: Mask | None
@@ -161,8 +160,8 @@ class RowTrainingData:
             lit = np.repeat(mask[..., None].astype(np.uint8), 3, axis=2)
             for tile, part in zip(self._cut(image), self._cut(lit), strict=True):
                 marked = part[..., 0] > 0
-                if marked.any():
-                    yield tile, marked
+                if marked.any():  # a view would keep the whole picture in memory
+                    yield tile.copy(), marked
 
     def _size(self, row: ManifestRow) -> tuple[int, int]:
         height, width = inspect_image(row.image_path, self.rules).size

@@ -199,7 +199,7 @@ def test_all_problems_are_listed_at_once(payload: dict[str, Any]) -> None:
         assert part in message
 
 
-@pytest.mark.parametrize("version", ["1.3", "2.0", "0.9", "9999.0"])
+@pytest.mark.parametrize("version", ["1.4", "2.0", "0.9", "9999.0"])
 def test_another_schema_is_refused_naming_the_runtime_that_reads_it(
     payload: dict[str, Any], version: str
 ) -> None:

@@ -17,6 +17,8 @@ from pyimgano_runtime.geometry import map_to_image
 from pyimgano_runtime.infer_config import MapGeometry, version_facts
 from pyimgano_runtime.predictor import Predictor
 from pyimgano_runtime.tiling import (
+    BLENDS,
+    SCORES,
     TILES_AT_ONCE,
     Tiling,
     cut_tiles,
@@ -76,7 +78,7 @@ def test_a_small_picture_is_continued_by_its_border() -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("blend", ["max", "mean"])
+@pytest.mark.parametrize("blend", BLENDS)
 def test_tiles_of_a_map_join_to_that_map(size: tuple[int, int], blend: str) -> None:
     """A seamless input: what each tile says of a place is the same."""
     tiling = Tiling(size=(64, 64), blend=blend)
@@ -125,11 +127,21 @@ def test_scores_join_by_their_rule() -> None:
         {"size": (8, 8), "overlap": -0.1},
         {"size": (8, 8), "blend": "median"},
         {"size": (8, 8), "score": "sum"},
+        {"size": (8, 8), "score": "hann"},
+        {"size": (8, 8), "score": "top_k", "top_k": 0},
     ],
 )
 def test_a_tiling_that_cannot_be_is_refused(wrong: dict) -> None:
     with pytest.raises(ValueError, match="found"):
         Tiling(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"score": "top_k"}, {"top_k": 3}, {"score": "mean", "top_k": 3}]
+)
+def test_top_k_stands_exactly_with_its_score(wrong: dict) -> None:
+    with pytest.raises(ValueError, match="top_k"):
+        Tiling(size=(8, 8), **wrong)
 
 
 def test_another_number_of_maps_than_tiles_is_refused() -> None:
@@ -187,10 +199,11 @@ class Brightest:
         return maps.max(axis=(1, 2)), maps if with_map else None
 
 
-@pytest.mark.parametrize("blend", ["max", "mean"])
-@pytest.mark.parametrize("score", ["max", "mean"])
+@pytest.mark.parametrize("blend", BLENDS)
+@pytest.mark.parametrize("score", SCORES)
 def test_a_picture_is_scored_as_its_tiles_are_joined(blend: str, score: str) -> None:
-    tiling = Tiling(size=(32, 32), blend=blend, score=score)
+    top_k = 3 if score == "top_k" else None
+    tiling = Tiling(size=(32, 32), blend=blend, score=score, top_k=top_k)
     image = numbered(100, 130)
     engine = Brightest()
     found, anomaly_map = score_picture(engine, image, tiling, with_map=True)
@@ -272,6 +285,16 @@ def test_tiling_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert config.to_dict()["categories"]["part"]["tiling"] == TILES | {"blend": "mean"}
 
 
+def test_top_k_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    changes = {"blend": "gaussian", "score": "top_k", "top_k": 4}
+    config = open_bundle(tiled(tmp_path / "b", **changes)).config
+    tiling = config.categories["part"].tiling
+    assert tiling == Tiling(size=(32, 48), blend="gaussian", score="top_k", top_k=4)
+    assert config.to_dict()["categories"]["part"]["tiling"] == TILES | changes
+    null = open_bundle(tiled(tmp_path / "c", top_k=None)).config
+    assert null.to_dict()["categories"]["part"]["tiling"] == TILES
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -279,6 +302,11 @@ def test_tiling_comes_back_as_it_was_written(tmp_path: Path) -> None:
         ({"overlap": 0.9}, "tiling.overlap: found 0.9, expected .* 0 to 0.75"),
         ({"blend": "median"}, 'tiling.blend: found "median"'),
         ({"score": "sum"}, 'tiling.score: found "sum"'),
+        ({"score": "gaussian"}, 'tiling.score: found "gaussian"'),
+        ({"score": "top_k"}, "part.tiling.top_k: missing; .* how many of the highest"),
+        ({"top_k": 2}, 'part.tiling.top_k: has no effect with score "max"'),
+        ({"score": "top_k", "top_k": 0}, "tiling.top_k: found 0, .* at least 1"),
+        ({"score": "top_k", "top_k": 2.5}, "tiling.top_k: found 2.5, .* whole number"),
         ({"stride": 3}, "tiling.stride: unknown key"),
     ],
 )
@@ -323,6 +351,13 @@ def test_a_document_states_the_lowest_version_that_has_its_fields() -> None:
     assert version_facts([plain]) == {"schema_version": "1.0", "requires": ()}
     assert version_facts([plain, boxed]) == {"schema_version": "1.1", "requires": ()}
     assert version_facts([cut]) == {"schema_version": "1.1", "requires": ("tiling",)}
+    for newer in (
+        Tiling(size=(32, 48), blend="hann"),
+        Tiling(size=(32, 48), blend="gaussian"),
+        Tiling(size=(32, 48), score="top_k", top_k=1),
+    ):
+        facts = version_facts([cut, replace(cut, tiling=newer)])
+        assert facts == {"schema_version": "1.3", "requires": ("tiling",)}
 
 
 @dataclass(frozen=True)

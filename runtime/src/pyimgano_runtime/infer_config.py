@@ -370,6 +370,8 @@ def version_facts(categories: Iterable[CategorySettings]) -> dict[str, Any]:
         minor = 2
     if any(one.roi is not None or one.regions is not None for one in settings):
         minor = 3
+    if any(_joins_as_of_1_3(one.tiling) for one in settings):
+        minor = 3
     labelled = any(one.regions and one.regions.sets_label for one in settings)
     return {
         "schema_version": f"{MAJOR}.{minor}",
@@ -377,9 +379,18 @@ def version_facts(categories: Iterable[CategorySettings]) -> dict[str, Any]:
     }
 
 
+def _joins_as_of_1_3(tiling: Tiling | None) -> bool:
+    if tiling is None:
+        return False
+    return tiling.blend not in ("max", "mean") or tiling.top_k is not None
+
+
 def _to_dict(config: InferConfig | RunConfig, about: str) -> dict[str, Any]:
     # By way of JSON: tuples become lists, as a file has them.
     payload: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    for name, category in config.categories.items():
+        if category.tiling is not None:  # older readers know no "top_k", not even null
+            payload["categories"][name]["tiling"] = category.tiling.to_dict()
     first = ("schema", "schema_version", "kind", "requires", about)
     return {key: payload.pop(key) for key in first} | payload
 

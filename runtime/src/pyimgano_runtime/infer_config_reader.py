@@ -49,7 +49,7 @@ from .thresholds_reader import (
     read_sha256,
     read_thresholds,
 )
-from .tiling import BLENDS, MAX_OVERLAP, MIN_TILE, Tiling
+from .tiling import BLENDS, MAX_OVERLAP, MIN_TILE, SCORES, Tiling, top_k_problem
 
 
 def read_infer_config(payload: Any, where: str) -> InferConfig:
@@ -332,11 +332,15 @@ def _read_tiling(fields: Fields) -> Tiling | None:
         )
     overlap = fields.number("overlap", low=0, high=MAX_OVERLAP)
     blend = fields.text("blend", choices=BLENDS)
-    score = fields.text("score", choices=BLENDS)
+    score = fields.text("score", choices=SCORES)
+    top_k = fields.maybe("top_k", partial(fields.integer, low=1))
+    problem = top_k_problem(score, top_k) if score in SCORES else None
+    if problem is not None:
+        fields.problem("top_k", problem)
     fields.finish()
     if len(fields.problems) > before:
         return None
-    return Tiling(size=size, overlap=overlap, blend=blend, score=score)
+    return Tiling(size=size, overlap=overlap, blend=blend, score=score, top_k=top_k)
 
 
 def _read_category(fields: Fields) -> CategoryConfig:

@@ -14,12 +14,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from .quick_dataclass import dataclass
+from .tile_weights import MEANS, axis_weights
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -27,11 +28,15 @@ if TYPE_CHECKING:
 Image = npt.NDArray[np.uint8]
 FloatMap = npt.NDArray[np.float32]
 
-BLENDS: Final = ("max", "mean")
+BLENDS: Final = ("max", *MEANS)
+SCORES: Final = ("max", "mean", "top_k")
 MIN_TILE: Final = 32  # pixels a side, in documents: less is no picture to a network
 MAX_OVERLAP: Final = 0.75  # above it a point lies in more than 16 tiles
 MAX_CELLS: Final = 4096 * 4096  # of a joined map: 64 MiB
-TILES_AT_ONCE: Final = 8  # in one run of an engine
+# In one run of an engine. More cost networks time and memory, fewer cost small models
+# time (benchmarks/tiles.py; docs/performance.md).
+TILES_AT_ONCE: Final = 4
+PIXELS_AT_ONCE: Final = 4 * 1024 * 1024  # in one run, unless one tile has more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +45,9 @@ class Tiling:
 
     size: tuple[int, int]  # (height, width) of a tile in image pixels
     overlap: float = 0.25  # share of a tile's side that neighbours share at least
-    blend: str = "max"  # of maps where tiles overlap
-    score: str = "max"  # of the tiles' scores: the picture's score
+    blend: str = "max"  # of maps where tiles overlap, one of `BLENDS`
+    score: str = "max"  # of the tiles' scores: the picture's score, one of `SCORES`
+    top_k: int | None = None  # how many tiles' scores count, exactly with "top_k"
 
     def __post_init__(self) -> None:
         if min(self.size) < 1:
@@ -50,11 +56,39 @@ class Tiling:
             raise ValueError(
                 f"overlap: found {self.overlap}, expected 0 to {MAX_OVERLAP}"
             )
-        for key in ("blend", "score"):
-            if getattr(self, key) not in BLENDS:
+        for key, known in (("blend", BLENDS), ("score", SCORES)):
+            if getattr(self, key) not in known:
                 raise ValueError(
-                    f"{key}: found {getattr(self, key)!r}, expected one of {BLENDS}"
+                    f"{key}: found {getattr(self, key)!r}, expected one of {known}"
                 )
+        problem = top_k_problem(self.score, self.top_k)
+        if problem is not None:
+            raise ValueError(f"top_k: {problem}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the JSON object of a document; no `top_k` where there is none."""
+        given = {"size": list(self.size), "overlap": self.overlap}
+        given |= {"blend": self.blend, "score": self.score}
+        return given if self.top_k is None else given | {"top_k": self.top_k}
+
+    @property
+    def tiles_at_once(self) -> int:
+        """How many tiles go through an engine together: at least 1."""
+        fitting = PIXELS_AT_ONCE // (self.size[0] * self.size[1])
+        return max(1, min(TILES_AT_ONCE, fitting))
+
+
+def top_k_problem(score: str, top_k: int | None) -> str | None:
+    """Why a score rule and a `top_k` do not fit together, in words; None if they do."""
+    if score != "top_k":
+        if top_k is None:
+            return None
+        return f'has no effect with score "{score}"; remove it, or take score "top_k"'
+    if top_k is None:
+        return 'missing; score "top_k" needs how many of the highest scores count'
+    if top_k < 1:
+        return f"found {top_k}, expected a whole number of at least 1"
+    return None
 
 
 def tile_origins(image_size: tuple[int, int], tiling: Tiling) -> list[tuple[int, int]]:
@@ -86,10 +120,14 @@ def cut_tiles(image_u8: Image, tiling: Tiling) -> Image:
     A picture smaller than a tile is continued below and to the right by its own
     border pixels.
     """
-    return np.stack(list(_each_tile(image_u8, tiling)))
+    return np.stack(list(each_tile(image_u8, tiling)))
 
 
-def _each_tile(image_u8: Image, tiling: Tiling) -> Iterator[Image]:
+def each_tile(image_u8: Image, tiling: Tiling) -> Iterator[Image]:
+    """Give the tiles of `cut_tiles` one by one, as views: nothing is copied.
+
+    But for a picture smaller than a tile, which is continued in a copy.
+    """
     height, width = tiling.size
     below = max(0, height - image_u8.shape[0])
     right = max(0, width - image_u8.shape[1])
@@ -106,7 +144,12 @@ def merge_scores(scores: npt.NDArray[np.float32], tiling: Tiling) -> np.float32:
         raise ValueError(f"found scores of shape {scores.shape}, expected (T,), T >= 1")
     if tiling.score == "max":
         return np.float32(scores.max())
-    return np.float32(scores.astype(np.float64).mean())
+    values = scores.astype(np.float64)
+    if tiling.score == "mean":
+        return np.float32(values.mean())
+    highest = np.sort(values)[::-1][: tiling.top_k]  # NaN stands first: it is kept
+    # Added one by one, as every language does it; numpy's own sum goes by halves.
+    return np.float32(np.add.accumulate(highest)[-1] / len(highest))
 
 
 def merged_size(
@@ -147,7 +190,9 @@ class JoinedMap:
     """Takes the maps of a picture's tiles one by one, in the order of `cut_tiles`.
 
     A tile lies at its origin, rounded to whole cells of the joined map (at most half a
-    cell off). Where tiles overlap, "max" takes the largest value and "mean" the mean.
+    cell off). Where tiles overlap, "max" takes the largest value, and the others a mean
+    by the weights of `tile_weights`, in float64: of "mean" all are 1. The map is all
+    that grows with the picture: 8 bytes a cell ("max") or 12, its result included.
     """
 
     def __init__(
@@ -171,12 +216,17 @@ class JoinedMap:
             -np.inf if self._by_max else 0.0,
             dtype=np.float32 if self._by_max else np.float64,
         )
-        # Tiles lie on a grid: so often a row of the map is in one, and a column.
-        self._times = [np.zeros(side, dtype=np.int64) for side in size]
-        for axis, times in enumerate(self._times):
+        if self._by_max:
+            return
+        self._weights = [axis_weights(tiling.blend, cells) for cells in self._cells]
+        # Tiles lie on a grid: a row of the map has one sum of weights, and a column.
+        self._sums = [np.zeros(side) for side in size]
+        for axis, (weights, sums) in enumerate(
+            zip(self._weights, self._sums, strict=True)
+        ):
             for origin in sorted({place[axis] for place in self._origins}):
                 start = self._start(origin, axis)
-                times[start : start + self._cells[axis]] += 1
+                sums[start : start + len(weights)] += weights
 
     def _start(self, origin: int, axis: int) -> int:
         cells, tile = self._cells[axis], self._tiling.size[axis]
@@ -202,8 +252,10 @@ class JoinedMap:
         cells = _largest_of_cells(anomaly_map, self._cells)
         if self._by_max:
             np.maximum(part, cells, out=part)
-        else:
+        elif self._tiling.blend == "mean":
             part += cells
+        else:
+            part += cells * self._weights[0][:, None] * self._weights[1]
 
     def result(self) -> FloatMap:
         """Give the picture's map (H', W'), see `merged_size`.
@@ -216,10 +268,14 @@ class JoinedMap:
                 f"found {self._n_seen} maps, expected {len(self._origins)} maps"
             )
         rows, columns = (slice(0, side) for side in self._kept)
-        joined = self._joined[rows, columns]
-        if not self._by_max:
-            joined = joined / self._times[0][rows, None] / self._times[1][columns]
-        return joined.astype(np.float32)
+        if self._by_max:
+            return self._joined[rows, columns].astype(np.float32)
+        result = np.empty(self._kept, dtype=np.float32)
+        of_columns = self._sums[1][columns]
+        # Row by row: a second map in float64 would be most of the memory.
+        for row, of_row in enumerate(self._sums[0][rows]):
+            result[row] = self._joined[row, columns] / of_row / of_columns
+        return result
 
 
 def _largest_of_cells(anomaly_map: FloatMap, size: tuple[int, int]) -> FloatMap:
@@ -262,10 +318,10 @@ def score_picture(
         scores, maps = engine.run(image_u8[None], with_map=with_map)
         return scores[0], None if maps is None else maps[0]
     size = (image_u8.shape[0], image_u8.shape[1])
-    tiles = _each_tile(image_u8, tiling)
+    tiles = each_tile(image_u8, tiling)
     of_tiles: list[npt.NDArray[np.float32]] = []
     joined: JoinedMap | None = None
-    while batch := list(islice(tiles, TILES_AT_ONCE)):
+    while batch := list(islice(tiles, tiling.tiles_at_once)):
         scores, maps = engine.run(np.stack(batch), with_map=with_map)
         of_tiles.append(scores)
         for anomaly_map in () if maps is None else maps:

@@ -26,6 +26,8 @@ EXIT_TEXT: Final = (
     "130 interrupted"
 )
 
+_GPU_DRIVERS: Final = ("cuda", "gpu", "tensorrt", "trt", "nv", "migraphx", "rocm")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code."""
@@ -53,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ImportError as error:
-        return _fail(f"{error}: pip install numpy onnxruntime", EXIT_RUNTIME)
+        from .onnxruntime_build import install_hint
+
+        return _fail(f"{error}: {install_hint(error)}", EXIT_RUNTIME)
     except OSError as error:
         return _fail(f"{error}; check the disk and its permissions", EXIT_RUNTIME)
     except MemoryError:
@@ -134,6 +138,8 @@ def _memory_limit(options: argparse.Namespace) -> int | None:
     """Give the bytes that the command may take; None for no limit."""
     if options.max_memory == 0:
         return None
+    if options.max_memory is None and _reserves_much(options):
+        return None
     from .cores import usable_cores
     from .memory_limit import HAS_EFFECT, default_limit, least_limit, show_size
 
@@ -151,3 +157,9 @@ def _memory_limit(options: argparse.Namespace) -> int | None:
     if not HAS_EFFECT:
         say("warning: --max-memory has no effect on this system, only on Linux")
     return int(options.max_memory)
+
+
+def _reserves_much(options: argparse.Namespace) -> bool:
+    """Whether a GPU's driver is asked for: it reserves more addresses than memory."""
+    names = getattr(options, "provider", None) or ()
+    return any(name.lower().startswith(_GPU_DRIVERS) for name in names)

@@ -21,9 +21,10 @@ import numpy.typing as npt
 
 from .bundle import Bundle, open_bundle
 from .decode import check_array, read_image
-from .engine import Engine
+from .engine import ChainEngine, Engine
 from .errors import ConfigError, ImageError
 from .infer_config import CategorySettings, InputRules, select_category
+from .providers import ProviderInUse
 from .quick_dataclass import dataclass
 from .sessions import category_engine
 from .thresholds import FLOAT32_MAX, is_anomaly, p_value
@@ -94,6 +95,7 @@ class Predictor:
         threads: int | None = None,
         threshold: float | None = None,
         thresholds: ThresholdsFile | None = None,
+        providers: Sequence[str] | None = None,
     ) -> Predictor:
         """Give a predictor on a bundle folder.
 
@@ -105,10 +107,14 @@ class Predictor:
             threshold: replaces the bundle's image threshold.
             thresholds: replaces its thresholds and calibration scores; see
                 `thresholds_file.read_thresholds_file`.
+            providers: onnxruntime's execution providers, the preferred one first, such
+                as `["cuda", "cpu"]`; see `providers.resolve_providers`. Default: the
+                CPU.
 
         Raises:
             BundleError: the bundle is refused.
-            ConfigError: no such category, or thresholds of another model or category.
+            ConfigError: no such category, thresholds of another model or category, or
+                a provider that is not there or does not compute.
         """
         if threshold is not None and thresholds is not None:
             raise ConfigError("threshold, thresholds: give one of them")
@@ -119,13 +125,24 @@ class Predictor:
         origin = "bundle"
         if thresholds is not None:
             settings, origin = thresholds.settings_for(opened, name), thresholds.name
-        engine = category_engine(opened, name, threads=threads)
+        engine = category_engine(opened, name, threads=threads, providers=providers)
         return cls(
             *(name, settings, config.input, engine),
             threshold=threshold,
             bundle=opened,
             origin=origin,
         )
+
+    @property
+    def provider_in_use(self) -> ProviderInUse | None:
+        """What onnxruntime computes with, and how much; None for another engine."""
+        return self.engine.provider if isinstance(self.engine, ChainEngine) else None
+
+    @property
+    def provider(self) -> str | None:
+        """The name of onnxruntime's execution provider; None for another engine."""
+        in_use = self.provider_in_use
+        return None if in_use is None else in_use.name
 
     def predict(self, image_u8: Image, *, with_map: bool = True) -> Prediction:
         """Judge one picture.

@@ -65,7 +65,10 @@ TRAINING_COMMANDS = (
     ("runs", "compare"),
     ("demo",),
 )
-RUNTIME_COMMANDS = ((), ("infer",), ("check",), ("info",), ("calibrate",))
+RUNTIME_COMMANDS = (
+    *((), ("infer",), ("check",), ("info",)),
+    *(("bench",), ("calibrate",)),
+)
 
 
 def detector_markdown(cls: Any) -> str:

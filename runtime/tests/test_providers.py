@@ -142,8 +142,9 @@ def test_the_cpu_is_not_asked_what_it_computes(bundle: Path) -> None:
 def test_a_silent_fallback_to_the_cpu_is_refused(
     bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["check", str(bundle), "--provider", "azure"]) == 2
-    assert f"{AZURE} takes none of this model's" in capsys.readouterr().err
+    for command in (["check", str(bundle)], ["bench", str(bundle)]):
+        assert main([*command, "--provider", "azure"]) == 2
+        assert f"{AZURE} takes none of this model's" in capsys.readouterr().err
 
 
 @needs_azure

@@ -30,7 +30,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     "arguments",
     [
         *(["--help"], ["infer", "--help"], ["check", "-h"], ["info", "-h"]),
-        ["--version"],
+        *(["bench", "-h"], ["--version"]),
     ],
 )
 def test_help_loads_nothing_heavy_and_ends_with_0(arguments: list[str]) -> None:
@@ -42,7 +42,7 @@ def test_help_loads_nothing_heavy_and_ends_with_0(arguments: list[str]) -> None:
     assert run(code).endswith("\n0 set()\n")
 
 
-@pytest.mark.parametrize("command", ["infer", "check", "info", "calibrate"])
+@pytest.mark.parametrize("command", ["infer", "check", "info", "bench", "calibrate"])
 def test_every_command_ends_its_help_with_an_example(command: str) -> None:
     code = f"from pyimgano_runtime.cli import main; main(['{command}', '-h'])"
     assert f"example: pyimgano-runtime {command} " in run(code).splitlines()[-1]
@@ -80,7 +80,7 @@ LATE = {
     *("concurrent.futures", "difflib", "shutil", "traceback"),
     *("pyimgano_runtime.calibrate_cli", "pyimgano_runtime.thresholds_file"),
     *("pyimgano_runtime.reload", "pyimgano_runtime.health"),
-    "pyimgano_runtime.onnxruntime_build",
+    *("pyimgano_runtime.onnxruntime_build", "pyimgano_runtime.bench_cli"),
 }
 
 

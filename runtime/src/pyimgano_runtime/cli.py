@@ -1,4 +1,4 @@
-"""`pyimgano-runtime`: infer, check, info and calibrate, without torch.
+"""`pyimgano-runtime`: infer, check, info, bench and calibrate, without torch.
 
 Exit codes: 0 done; 1 an anomaly was seen (only with --fail-on-anomaly); 2 usage;
 3 bundle refused; 4 some inputs failed; 5 runtime or parity failure; 130 interrupted.
@@ -122,6 +122,10 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "check bundle",
     ),
     "info": ("say what a bundle is", "info bundle"),
+    "bench": (
+        "measure speed and memory of a bundle on this device",
+        "bench bundle --images photos/ --threads 1,2,4",
+    ),
     "calibrate": (
         "set thresholds on this device's own pictures of good parts",
         "calibrate bundle good/ --output thresholds.json",
@@ -144,6 +148,7 @@ def _memory_limit(options: argparse.Namespace) -> int | None:
     from .memory_limit import HAS_EFFECT, default_limit, least_limit, show_size
 
     asked = getattr(options, "threads", None) or 1  # info starts none
+    asked = max(asked) if isinstance(asked, list) else asked  # bench takes several
     workers = getattr(options, "decode_workers", None) or 1
     threads = max(asked, workers, usable_cores())  # OpenCV uses all
     least = least_limit(threads)

@@ -24,10 +24,12 @@ from pyimgano_runtime.providers import (
     Placement,
     placement_of,
     provider_in_use,
+    refused_by_provider,
     resolve_providers,
 )
 
 CUDA = "CUDAExecutionProvider"
+OPENVINO = "OpenVINOExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
 # It starts everywhere and takes none of our operators: a silent fallback to the CPU.
 AZURE = "AzureExecutionProvider"
@@ -56,6 +58,10 @@ def test_nothing_asked_for_is_the_cpu() -> None:
 @pytest.mark.parametrize("name", ["cpu", "CPU", CPU, CPU.upper()])
 def test_a_provider_has_a_short_name_in_any_case(name: str) -> None:
     assert resolve_providers([name, name]) == (CPU,)
+
+
+def test_one_text_may_hold_the_list() -> None:
+    assert resolve_providers("cpu, CPU") == (CPU,)
 
 
 def test_a_provider_that_this_build_has_not_is_refused_by_the_names_it_has() -> None:
@@ -96,6 +102,12 @@ def test_a_provider_that_did_not_start_is_said_where_the_cpu_may_stand_in() -> N
     assert found.name == CPU
     assert found.fallback.startswith(f"{CUDA} could not be started")
     assert found.fallback.endswith(f"{CPU} computes in its place")
+
+
+def test_what_onnxruntime_says_is_told_without_its_source_file() -> None:
+    said = "/src/a.cc:729 void ort::Plug(Options&, const More&) Please install it."
+    found = refused_by_provider(TENSORRT, said)
+    assert found == f"{TENSORRT} could not open the model here (Please install it.)"
 
 
 def test_the_next_provider_of_the_list_stands_in_before_the_cpu() -> None:
@@ -202,6 +214,26 @@ def test_the_cpu_does_not_get_the_tolerance_of_other_kernels(bundle: Path) -> No
 
     edit_document(bundle, alter)
     assert not check_bundle(open_bundle(bundle), providers=["cpu"]).ok
+
+
+@pytest.mark.skipif(
+    OPENVINO not in onnxruntime.get_available_providers(),
+    reason="needs onnxruntime-openvino in place of onnxruntime",
+)
+def test_openvino_gets_the_tolerance_of_other_kernels_and_its_rows_say_so(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def alter(document: dict[str, Any]) -> None:
+        document["parity"]["goldens"][0]["score"] *= 1 + 1e-4
+
+    edit_document(bundle, alter)
+    assert main(["check", str(bundle), "--provider", "openvino"]) == 0
+    assert "scores within 0.001" in capsys.readouterr().out
+    picture = str(save_picture(tmp_path / "a.png", grey(7)))
+    command = ["infer", "--bundle", str(bundle), "--provider", "openvino", picture]
+    assert main(command) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert (row["provider"], row["score"]) == (OPENVINO, 7.0)
 
 
 def test_check_says_the_tolerance_that_it_used(

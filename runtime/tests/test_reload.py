@@ -149,6 +149,20 @@ def test_a_refused_bundle_is_said_once_and_tried_again_less_and_less_often(
     assert pauses[-1] == LONGEST_PAUSE_S
 
 
+def test_a_good_bundle_after_a_refused_one_does_not_wait_for_the_next_attempt(
+    predictor: ReloadingPredictor, folder: Path, clock: Clock
+) -> None:
+    replace(folder, model_bytes=model(graph(scale=1.01)))
+    for _ in range(9):
+        predictor.refresh(wait=True)
+    replace(folder, threshold=HIGH)
+    clock.now += EVERY_S
+    predictor.refresh()
+    assert predictor._candidate is not None
+    predictor.refresh(wait=True)
+    assert predictor.threshold == HIGH
+
+
 def test_a_copy_that_is_completed_later_is_taken(
     predictor: ReloadingPredictor, folder: Path, said: list[str]
 ) -> None:

@@ -7,6 +7,7 @@ order that was asked for is compared with what came of it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -16,6 +17,8 @@ from .quiet_onnxruntime import load_onnxruntime
 
 CPU: Final = "CPUExecutionProvider"
 RECORD_PLACEMENT: Final = "session.record_ep_graph_assignment_info"
+# Some of its texts begin with "/path/of/file.cc:729 void a_function(its, types) ".
+_SOURCE_LINE: Final = re.compile(r"^\S+\.(?:cc|h):\d+ [^()]*\([^()]*\) ")
 _SUFFIX: Final = "executionprovider"
 _ALIASES: Final = {"directml": "dml", "trt": "tensorrt", "gpu": "cuda"}
 # The package whose build has it; it takes the place of any other build.
@@ -63,13 +66,16 @@ def resolve_providers(asked: Sequence[str] | None) -> tuple[str, ...]:
 
     Args:
         asked: as onnxruntime names them or short, in any case: "cuda", "openvino",
-            "CoreMLExecutionProvider"; the preferred one first. None: the CPU.
+            "CoreMLExecutionProvider"; the preferred one first. One text may hold
+            several: "cuda,cpu". None: the CPU.
 
     Raises:
         ConfigError: one is unknown, or this build of onnxruntime does not have it.
     """
     if not asked:
         return (CPU,)
+    if isinstance(asked, str):
+        asked = asked.split(",")
     onnxruntime = load_onnxruntime()
     available = {_short(name): name for name in onnxruntime.get_available_providers()}
     found: list[str] = []
@@ -132,7 +138,8 @@ def no_provider(why: str) -> str:
 
 def refused_by_provider(name: str, cause: str) -> str:
     """Say that a provider could not make a session."""
-    return f"{name} could not open the model here ({cause})"
+    said = _SOURCE_LINE.sub("", cause)
+    return f"{name} could not open the model here ({said})"
 
 
 def _computes(name: str, placement: Placement) -> bool:

@@ -83,7 +83,8 @@ class ReloadingPredictor(Predictor):
         self._clock = clock
         self._candidate: _Candidate | None = None
         self._told = ""  # why the newest replacement was refused
-        self._pause_s = every_s
+        self._pause_s = every_s  # between two attempts at the same one
+        self._next_try = 0.0
         self._next_look = clock() + every_s
         self._tried = self._identity()  # before: what comes meanwhile is another file
         self._use(predictor_on(self._open_folder()))
@@ -110,8 +111,8 @@ class ReloadingPredictor(Predictor):
             if not wait and self._clock() < self._next_look:
                 return
             found = self._identity()
-            self._next_look = self._clock() + self._pause_s
-            if found is None or (found == self._tried and not self._told):
+            self._next_look = self._clock() + self._every_s
+            if found is None or not self._is_due(found, at_once=wait):
                 return
             self._tried = found
             self._candidate = _Candidate(self._examined)
@@ -130,7 +131,7 @@ class ReloadingPredictor(Predictor):
             return
         assert made.bundle is not None
         before = self.bundle.sha256 if self.bundle else ""
-        self._accepted()
+        self._told = ""
         if made.bundle.sha256 == before:
             return
         self._use(made)
@@ -139,9 +140,16 @@ class ReloadingPredictor(Predictor):
             f"{made.bundle.sha256}"
         )
 
+    def _is_due(self, found: Identity, *, at_once: bool) -> bool:
+        """Whether to examine the file that is there: a new one, or one to try again."""
+        if found != self._tried:
+            self._pause_s = self._every_s
+            return True
+        return bool(self._told) and (at_once or self._clock() >= self._next_try)
+
     def _refused(self, problem: str) -> None:
         self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
-        self._next_look = self._clock() + self._pause_s
+        self._next_try = self._clock() + self._pause_s
         if problem == self._told:
             return
         self._told = problem
@@ -150,11 +158,6 @@ class ReloadingPredictor(Predictor):
             f"warning: {self._folder}: the new bundle is not taken ({problem}); {kept} "
             "goes on judging"
         )
-
-    def _accepted(self) -> None:
-        self._told = ""
-        self._pause_s = self._every_s
-        self._next_look = self._clock() + self._pause_s
 
     def _use(self, predictor: Predictor) -> None:
         self._current = predictor

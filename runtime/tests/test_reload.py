@@ -265,6 +265,17 @@ def test_each_row_names_the_bundle_that_judged_it(
         assert row["label"] == ("anomaly" if row["threshold"] == LOW else "normal")
 
 
+def test_all_that_a_predictor_says_of_itself_is_of_the_one_in_use(
+    predictor: ReloadingPredictor, folder: Path
+) -> None:
+    replace(folder, threshold=HIGH)
+    predictor.refresh(wait=True)
+    said_by_it = vars(predictor.current)
+    assert {"bundle", "threshold", "settings", "rules"} <= {*said_by_it}
+    for name, value in said_by_it.items():
+        assert getattr(predictor, name) is value
+
+
 def test_a_predictor_that_was_taken_before_keeps_its_bundle(
     predictor: ReloadingPredictor, folder: Path
 ) -> None:

@@ -161,13 +161,8 @@ class ReloadingPredictor(Predictor):
 
     def _use(self, predictor: Predictor) -> None:
         self._current = predictor
-        self.category = predictor.category
-        self.settings = predictor.settings
-        self.rules = predictor.rules
-        self.engine = predictor.engine
-        self.bundle = predictor.bundle
-        self.threshold = predictor.threshold
-        self.threshold_source = predictor.threshold_source
+        # Whatever a predictor says of itself is said of the one in use.
+        vars(self).update(vars(predictor))
 
     def _open_folder(self) -> Bundle:
         return open_bundle(self._folder, allow_hard_links=self._allow_hard_links)

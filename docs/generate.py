@@ -66,7 +66,10 @@ TRAINING_COMMANDS = (
     ("runs", "compare"),
     ("demo",),
 )
-RUNTIME_COMMANDS = ((), ("infer",), ("check",), ("info",), ("calibrate",))
+RUNTIME_COMMANDS = (
+    *((), ("infer",), ("check",), ("info",)),
+    *(("bench",), ("calibrate",)),
+)
 
 
 def detector_markdown(cls: Any) -> str:

@@ -61,7 +61,7 @@ def test_the_version_needs_nothing_heavy() -> None:
     assert "code 0 heavy []" in ask(ASK, "--version")
 
 
-@pytest.mark.parametrize("command", ["infer", "check", "info", "calibrate"])
+@pytest.mark.parametrize("command", ["infer", "check", "info", "bench", "calibrate"])
 def test_the_runtimes_help_imports_nothing_heavy(command: str) -> None:
     script = f"""
 import sys

@@ -415,7 +415,7 @@ def test_check_json_is_one_object_with_a_schema_version(
 ) -> None:
     assert main(["check", "--json", bundle]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert (report["schema_version"], report["ok"]) == ("1.2", True)
+    assert (report["schema_version"], report["ok"]) == ("1.3", True)
     assert [result["agrees"] for result in report["results"]] == [True, True]
 
 

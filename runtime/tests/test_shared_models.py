@@ -28,6 +28,7 @@ from pyimgano_runtime.check import check_bundle
 from pyimgano_runtime.cli import main
 from pyimgano_runtime.engine import OnnxSession
 from pyimgano_runtime.infer_config import InferConfig
+from pyimgano_runtime.providers import CPU
 
 Edit = Callable[[dict[str, Any]], object]
 
@@ -59,11 +60,11 @@ def test_each_file_is_opened_once_whatever_the_number_of_categories(
 ) -> None:
     bundle = open_bundle(shared)
     one = Predictor.open(bundle, category="nut")
-    assert sorted(name for name, _ in bundle.sessions) == ["backbone", "nut"]
-    backbone = bundle.sessions["backbone", None]
+    assert sorted(name for name, *_ in bundle.sessions) == ["backbone", "nut"]
+    backbone = bundle.sessions["backbone", None, (CPU,)]
     others = [Predictor.open(bundle, category=c) for c in ("bolt", "nut")]
-    assert bundle.sessions["backbone", None] is backbone
-    assert sorted(name for name, _ in bundle.sessions) == ["backbone", "bolt", "nut"]
+    assert bundle.sessions["backbone", None, (CPU,)] is backbone
+    assert sorted(name for name, *_ in bundle.sessions) == ["backbone", "bolt", "nut"]
     assert one.predict(grey(7)).score == others[1].predict(grey(7)).score
 
 
@@ -78,7 +79,7 @@ def test_a_session_goes_with_the_last_predictor_that_uses_it(shared: Path) -> No
     predictors = [Predictor.open(bundle, category=c) for c in ("nut", "bolt")]
     predictors.pop()
     gc.collect()
-    assert sorted(name for name, _ in bundle.sessions) == ["backbone", "nut"]
+    assert sorted(name for name, *_ in bundle.sessions) == ["backbone", "nut"]
     predictors.pop()
     gc.collect()
     assert not bundle.sessions

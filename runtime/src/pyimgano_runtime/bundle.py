@@ -33,8 +33,8 @@ class Bundle:
     config: InferConfig
     sha256: str  # of infer_config.json: names this release exactly
     allow_hard_links: bool = False
-    # (model, threads) -> its session, while some engine uses it: see `sessions`
-    sessions: WeakValueDictionary[tuple[str, int | None], Any] = field(
+    # (model, threads, providers) -> its session, while an engine uses it: `sessions`
+    sessions: WeakValueDictionary[tuple[str, int | None, tuple[str, ...]], Any] = field(
         default_factory=WeakValueDictionary, init=False, repr=False, compare=False
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,9 +14,11 @@ import numpy.typing as npt
 
 from .bundle import Bundle
 from .decode import decode_bytes, decoder_name
+from .engine import ChainEngine
 from .errors import BundleError, ImageError, ParityError
 from .infer_config import Golden
 from .predictor import Predictor
+from .providers import CPU, ProviderInUse
 from .thresholds import is_anomaly
 
 # numpy's own reader evaluates the header as Python text; ours only compares it.
@@ -26,7 +29,8 @@ _NPY_HEADER: Final = re.compile(
     re.DOTALL,
 )
 TINY: Final = float(np.finfo(np.float32).tiny)
-CHECK_SCHEMA_VERSION: Final = "1.2"  # 1.1: "signature"; 1.2: "map_abs_diff"
+# 1.1: "signature"; 1.2: "map_abs_diff"; 1.3: "provider", "operators", "score_tolerance"
+CHECK_SCHEMA_VERSION: Final = "1.3"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,8 @@ class CheckReport:
     bundle: str
     bundle_sha256: str
     engine: str
+    provider: ProviderInUse
+    score_tolerance: float  # the relative difference of scores that was allowed
     decoder: str
     categories: tuple[str, ...]
     results: tuple[GoldenResult, ...]
@@ -81,6 +87,9 @@ class CheckReport:
             "bundle": self.bundle,
             "bundle_sha256": self.bundle_sha256,
             "engine": self.engine,
+            "provider": self.provider.name,
+            "operators": self.provider.operators,
+            "score_tolerance": self.score_tolerance,
             "decoder": self.decoder,
             "ok": self.ok,
             "unproven": list(self.unproven),
@@ -90,23 +99,43 @@ class CheckReport:
         }
 
 
-def check_bundle(bundle: Bundle, *, threads: int | None = None) -> CheckReport:
+def check_bundle(
+    bundle: Bundle,
+    *,
+    threads: int | None = None,
+    providers: Sequence[str] | None = None,
+) -> CheckReport:
     """Verify every file's hash, then compare each golden with what torch gave.
+
+    Scores are held to the strict tolerance of the bundle on the CPU, and to the one
+    that it states for other kernels on any other provider.
+
+    Args:
+        threads: onnxruntime threads; default: the cores this process may use.
+        providers: as for `Predictor.open`.
 
     Raises:
         BundleError: a file is missing or was changed, or the model is refused.
+        ConfigError: a provider is not there or does not compute here.
     """
     bundle.verify_files()
-    results, engine = [], ""
+    results, engine, tolerance = [], "", 0.0
+    provider = ProviderInUse(CPU, None)
     for name in bundle.config.categories:
-        predictor = Predictor.open(bundle, category=name, threads=threads)
-        engine = predictor.engine.name
+        predictor = Predictor.open(
+            bundle, category=name, threads=threads, providers=providers
+        )
+        assert isinstance(predictor.engine, ChainEngine)
+        engine, provider = predictor.engine.name, predictor.engine.provider
+        tolerance = score_tolerance(bundle, provider.name)
         goldens = [g for g in bundle.config.parity.goldens if g.category == name]
-        results += [_replay(bundle, predictor, golden) for golden in goldens]
+        results += [_replay(bundle, predictor, g, tolerance) for g in goldens]
     return CheckReport(
         bundle=str(bundle.root),
         bundle_sha256=bundle.sha256,
         engine=engine,
+        provider=provider,
+        score_tolerance=tolerance,
         decoder=decoder_name(),
         categories=tuple(bundle.config.categories),
         results=tuple(results),
@@ -115,7 +144,15 @@ def check_bundle(bundle: Bundle, *, threads: int | None = None) -> CheckReport:
     )
 
 
-def _replay(bundle: Bundle, predictor: Predictor, golden: Golden) -> GoldenResult:
+def score_tolerance(bundle: Bundle, provider: str) -> float:
+    """Give the relative difference that a golden's score may have on a provider."""
+    kind = "score_rel" if provider == CPU else "score_rel_other_kernels"
+    return bundle.config.parity.tolerances[kind]
+
+
+def _replay(
+    bundle: Bundle, predictor: Predictor, golden: Golden, tolerance: float
+) -> GoldenResult:
     try:
         image = decode_bytes(
             bundle.read(golden.image), predictor.rules, name=golden.image
@@ -153,7 +190,7 @@ def _replay(bundle: Bundle, predictor: Predictor, golden: Golden) -> GoldenResul
         golden.score, predictor.threshold
     )
     agrees: bool | None = (
-        score_diff <= tolerances["score_rel"]
+        score_diff <= tolerance
         and (map_diff is None or map_diff <= tolerances["map_of_range"])
         and label_same
     )

@@ -1,4 +1,4 @@
-"""`pyimgano-runtime`: infer, check, info and calibrate, without torch.
+"""`pyimgano-runtime`: infer, check, info, bench and calibrate, without torch.
 
 Exit codes: 0 done; 1 an anomaly was seen (only with --fail-on-anomaly); 2 usage;
 3 bundle refused; 4 some inputs failed; 5 runtime or parity failure; 130 interrupted.
@@ -25,6 +25,8 @@ EXIT_TEXT: Final = (
     "3 bundle refused; 4 some inputs failed; 5 runtime or parity failure; "
     "130 interrupted"
 )
+
+_GPU_DRIVERS: Final = ("cuda", "gpu", "tensorrt", "trt", "nv", "migraphx", "rocm")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ImportError as error:
-        return _fail(f"{error}: pip install numpy onnxruntime", EXIT_RUNTIME)
+        from .onnxruntime_build import install_hint
+
+        return _fail(f"{error}: {install_hint(error)}", EXIT_RUNTIME)
     except OSError as error:
         return _fail(f"{error}; check the disk and its permissions", EXIT_RUNTIME)
     except MemoryError:
@@ -118,6 +122,10 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "check bundle",
     ),
     "info": ("say what a bundle is", "info bundle"),
+    "bench": (
+        "measure speed and memory of a bundle on this device",
+        "bench bundle --images photos/ --threads 1,2,4",
+    ),
     "calibrate": (
         "set thresholds on this device's own pictures of good parts",
         "calibrate bundle good/ --output thresholds.json",
@@ -134,10 +142,13 @@ def _memory_limit(options: argparse.Namespace) -> int | None:
     """Give the bytes that the command may take; None for no limit."""
     if options.max_memory == 0:
         return None
+    if options.max_memory is None and _reserves_much(options):
+        return None
     from .cores import usable_cores
     from .memory_limit import HAS_EFFECT, default_limit, least_limit, show_size
 
     asked = getattr(options, "threads", None) or 1  # info starts none
+    asked = max(asked) if isinstance(asked, list) else asked  # bench takes several
     workers = getattr(options, "decode_workers", None) or 1
     threads = max(asked, workers, usable_cores())  # OpenCV uses all
     least = least_limit(threads)
@@ -151,3 +162,9 @@ def _memory_limit(options: argparse.Namespace) -> int | None:
     if not HAS_EFFECT:
         say("warning: --max-memory has no effect on this system, only on Linux")
     return int(options.max_memory)
+
+
+def _reserves_much(options: argparse.Namespace) -> bool:
+    """Whether a GPU's driver is asked for: it reserves more addresses than memory."""
+    names = getattr(options, "provider", None) or ()
+    return any(name.lower().startswith(_GPU_DRIVERS) for name in names)

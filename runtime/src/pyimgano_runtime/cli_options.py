@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from .bundle import Bundle
+    from .providers import ProviderInUse
 
 EXIT_ANOMALY: Final = 1
 EXIT_USAGE: Final = 2
@@ -33,6 +34,18 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
         type=positive_number,
         metavar="N",
         help="onnxruntime threads (default: the cores this process may use)",
+    )
+
+
+def add_provider(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--provider",
+        type=provider_names,
+        action="extend",
+        metavar="NAME",
+        help="what computes, as onnxruntime names it or short: cuda, tensorrt, "
+        "openvino, coreml, dml, ...; several: the preferred one first, and cpu only "
+        'where it may stand in for them, such as "cuda,cpu" (default: cpu)',
     )
 
 
@@ -75,6 +88,21 @@ def warn_unlisted(paths: Sequence[str]) -> None:
 
     for line in unlisted_warnings(paths):
         say(line)
+
+
+def provider_names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(name.isascii() and name.isalnum() for name in names):
+        raise argparse.ArgumentTypeError(
+            f'found "{text}", expected names such as cuda or cuda,cpu'
+        )
+    return names
+
+
+def warn_fallback(provider: ProviderInUse | None) -> None:
+    """Say it where another provider computes than the one that was asked for."""
+    if provider is not None and provider.fallback:
+        say(f"warning: --provider: {provider.fallback}")
 
 
 def positive_number(text: str) -> int:

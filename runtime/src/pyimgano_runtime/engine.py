@@ -16,9 +16,19 @@ import numpy as np
 import numpy.typing as npt
 
 from .cores import usable_cores
-from .errors import BundleError, ImageError
+from .errors import BundleError, ConfigError, ImageError
 from .infer_config import ModelSpec
 from .onnx_rules import check_graph
+from .providers import (
+    CPU,
+    RECORD_PLACEMENT,
+    Placement,
+    no_provider,
+    placement_of,
+    provider_in_use,
+    refused_by_provider,
+    session_providers,
+)
 from .quiet_onnxruntime import load_onnxruntime
 
 ImageBatch = npt.NDArray[np.uint8]
@@ -58,9 +68,27 @@ class Engine(Protocol):
 class OnnxSession:
     """An onnxruntime session made from bytes that were read and hashed once."""
 
+    placement: Placement
+
     def __init__(
-        self, data: bytes, spec: ModelSpec, where: str, *, threads: int | None = None
+        self,
+        data: bytes,
+        spec: ModelSpec,
+        where: str,
+        *,
+        threads: int | None = None,
+        providers: tuple[str, ...] = (CPU,),
     ) -> None:
+        """Open it.
+
+        Args:
+            providers: full names, see `providers.resolve_providers`; those that
+                cannot open the model are given up for the next one.
+
+        Raises:
+            BundleError: the model is refused.
+            ConfigError: no provider could open it.
+        """
         self.spec = spec
         self.where = where
         facts = check_graph(data, where)
@@ -74,44 +102,35 @@ class OnnxSession:
                 f"{where}: has inputs {facts.inputs} and outputs {facts.outputs}, "
                 f"infer_config.json says {declared[0]} and {declared[1]}"
             )
-        self._open_session(data, where, threads)
+        self._open_session(data, threads, providers)
         self._check_tensors(spec, where)
 
-    def _open_session(self, data: bytes, where: str, threads: int | None) -> None:
+    def _open_session(
+        self, data: bytes, threads: int | None, providers: tuple[str, ...]
+    ) -> None:
         onnxruntime = load_onnxruntime()
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = FATAL
-        options.intra_op_num_threads = threads or usable_cores()
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.use_env_allocators", "1")
-        # Bytes that begin like onnxruntime's own format would pass check_graph by.
-        options.add_session_config_entry("session.load_model_format", "ONNX")
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", _NO_FOLDER
-        )
-        try:
-            _share_arena()
-            session = onnxruntime.InferenceSession(
-                data,
-                options,
-                providers=["CPUExecutionProvider"],
-                enable_fallback=0,  # it would try again, and say so on our stdout
-            )
-        except engine_errors() as cause:
-            if _is_about_memory(cause):
-                raise BundleError(
-                    f"{where}: the model asks for more memory than there is "
-                    f"({_first_line(cause)}); {_MORE_MEMORY}"
-                ) from cause
-            raise BundleError(
-                f"{where}: onnxruntime {onnxruntime.__version__} refuses the model "
-                f"({_first_line(cause)}); export the bundle again"
-            ) from cause
+        problems: list[str] = []
+        for first, name in enumerate(providers):
+            try:
+                _share_arena()
+                session = onnxruntime.InferenceSession(
+                    data,
+                    _session_options(threads, told=providers != (CPU,)),
+                    providers=session_providers(providers[first:]),
+                    enable_fallback=0,  # it would try again, and say so on our stdout
+                )
+                break
+            except engine_errors() as cause:
+                if _is_about_memory(cause) or name == CPU:
+                    raise _refused(cause, self.where) from cause
+                problems.append(refused_by_provider(name, _first_line(cause)))
+        else:
+            raise ConfigError(no_provider(problems[0]))
         # onnxruntime keeps the bytes, to begin anew on other devices: we never do, and
         # a second copy of every weight would stay in memory.
         session._model_bytes = None
         self._session = session
+        self.placement = placement_of(session, providers, "".join(problems[:1]))
         self._run_options = onnxruntime.RunOptions()
         self._run_options.only_execute_path_to_fetches = True
         self._run_options.log_severity_level = FATAL
@@ -167,6 +186,36 @@ class OnnxSession:
                 )
 
 
+def _session_options(threads: int | None, *, told: bool) -> Any:
+    """Give the options of a session; `told`: note where each operator goes."""
+    options = load_onnxruntime().SessionOptions()
+    options.log_severity_level = FATAL
+    options.intra_op_num_threads = threads or usable_cores()
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    # Bytes that begin like onnxruntime's own format would pass check_graph by.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", _NO_FOLDER
+    )
+    if told:
+        options.add_session_config_entry(RECORD_PLACEMENT, "1")
+    return options
+
+
+def _refused(cause: Exception, where: str) -> BundleError:
+    if _is_about_memory(cause):
+        return BundleError(
+            f"{where}: the model asks for more memory than there is "
+            f"({_first_line(cause)}); {_MORE_MEMORY}"
+        )
+    return BundleError(
+        f"{where}: onnxruntime {load_onnxruntime().__version__} refuses the model "
+        f"({_first_line(cause)}); export the bundle again"
+    )
+
+
 def _share_arena() -> None:
     """Let all sessions of this process compute in the same memory.
 
@@ -198,8 +247,13 @@ class ChainEngine:
     """A category's models in their order: pixels go in, the last gives the score."""
 
     def __init__(self, sessions: Sequence[OnnxSession]) -> None:
-        """Take open sessions, which other categories' engines may use too."""
+        """Take open sessions, which other categories' engines may use too.
+
+        Raises:
+            ConfigError: none of the providers that they were asked for computes.
+        """
         self.name = f"onnxruntime {load_onnxruntime().__version__}"
+        self.provider = provider_in_use([s.placement for s in sessions])
         *self._before, self._last = sessions
         score, map_spec = (self._last.spec.output(k) for k in ("score", "anomaly_map"))
         assert score is not None

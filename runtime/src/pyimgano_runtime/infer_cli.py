@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .cli_options import (
     EXIT_ANOMALY,
     EXIT_INPUTS,
     add_max_memory,
+    add_provider,
     add_threads,
     add_trust,
     finite_number,
     number_from_0,
     opened,
     say,
+    warn_fallback,
     warn_unlisted,
 )
+from .errors import ConfigError
 from .region_flags import add_arguments as add_region_flags
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from .bundle import Bundle
     from .predictor import Predictor
     from .row_output import RowWriter
 
@@ -70,6 +73,7 @@ def add_arguments(infer: argparse.ArgumentParser) -> None:
     infer.add_argument(
         "--fail-on-anomaly", action="store_true", help="exit 1 if one was seen"
     )
+    add_provider(infer)
     add_threads(infer)
     infer.add_argument(
         "--decode-workers",
@@ -80,6 +84,16 @@ def add_arguments(infer: argparse.ArgumentParser) -> None:
     )
     add_max_memory(infer)
     add_trust(infer)
+    infer.add_argument(
+        "--health-file",
+        metavar="FILE",
+        help="keep a JSON file up to date for a supervisor: counts and the last error",
+    )
+    infer.add_argument(
+        "--reload",
+        action="store_true",
+        help="take a replaced bundle into use as soon as it has passed its goldens",
+    )
     infer.add_argument("input", nargs="+", metavar="INPUT", help="files or folders")
 
 
@@ -95,16 +109,33 @@ def run(options: argparse.Namespace) -> int:
         masks=options.save_masks,
     )
     _say_regions(predictor)
-    tally = write_rows(
-        *(predictor, paths, writer, saver),
-        say=say,
-        decode_workers=options.decode_workers,
-    )
+    with _health(options, predictor) as observe:
+        tally = write_rows(
+            *(predictor, paths, writer, saver),
+            say=say,
+            decode_workers=options.decode_workers,
+            observe=observe,
+        )
     if tally.stopped:
         return 0
     if tally.failed:
         return EXIT_INPUTS
     return EXIT_ANOMALY if tally.anomalies and options.fail_on_anomaly else 0
+
+
+@contextmanager
+def _health(
+    options: argparse.Namespace, predictor: Predictor
+) -> Iterator[Callable[[dict[str, Any]], None] | None]:
+    """Give what takes each row for the health file; None where none is asked for."""
+    if options.health_file is None:
+        yield None
+        return
+    from .health import HealthFile
+
+    path = Path(options.health_file)
+    with HealthFile(path, predictor, say=say) as health:
+        yield health.row
 
 
 @contextmanager
@@ -134,19 +165,49 @@ def _ready(options: argparse.Namespace) -> tuple[list[Path], Predictor, RowWrite
         from .thresholds_file import read_thresholds_file
 
         thresholds = read_thresholds_file(options.thresholds)
+    if options.reload and options.expect_sha256 is not None:
+        raise ConfigError(
+            "--reload, --expect-sha256: give one of them; the second takes one release "
+            "and no other"
+        )
     writer = RowWriter(options.output, force=options.force)
     paths = list_inputs(options.input)
     bundle = opened(options)
     writer.keep_out_of(bundle.root)
+    if options.health_file is not None:
+        from .health import refuse_health_file
+
+        refuse_health_file(Path(options.health_file), bundle.root)
     warn_unlisted(bundle.unlisted_files())
-    predictor = Predictor.open(
-        bundle,
-        category=options.category,
-        threads=options.threads,
-        threshold=options.threshold,
-        thresholds=thresholds,
-        regions=RegionFlags.of(options),
-    )
+    regions = RegionFlags.of(options)
+
+    def predictor_on(bundle: Bundle) -> Predictor:
+        return Predictor.open(
+            bundle,
+            category=options.category,
+            threads=options.threads,
+            threshold=options.threshold,
+            thresholds=thresholds,
+            regions=regions,
+            providers=options.provider,
+        )
+
+    if not options.reload:
+        predictor = predictor_on(bundle)
+    else:
+        from .reload import ReloadingPredictor
+
+        predictor = ReloadingPredictor(
+            bundle.root,
+            predictor_on,
+            say=say,
+            allow_hard_links=options.allow_hard_links,
+            threads=options.threads,
+            providers=options.provider,
+            needs_map=bool(options.save_maps or options.save_overlays),
+            needs_regions=bool(options.save_masks),
+        )
+    warn_fallback(predictor.provider_in_use)
     return paths, predictor, writer
 
 

@@ -20,9 +20,10 @@ import numpy.typing as npt
 
 from .bundle import Bundle, open_bundle
 from .decode import check_array, read_image
-from .engine import Engine
+from .engine import ChainEngine, Engine
 from .errors import ConfigError, ImageError
 from .infer_config import CategorySettings, InputRules, select_category
+from .providers import ProviderInUse
 from .quick_dataclass import dataclass
 from .sessions import category_engine
 from .thresholds import FLOAT32_MAX, is_anomaly, p_value
@@ -108,6 +109,7 @@ class Predictor:
         threshold: float | None = None,
         thresholds: ThresholdsFile | None = None,
         regions: RegionFlags | None = None,
+        providers: Sequence[str] | None = None,
     ) -> Predictor:
         """Give a predictor on a bundle folder.
 
@@ -120,11 +122,15 @@ class Predictor:
             thresholds: replaces its thresholds and calibration scores; see
                 `thresholds_file.read_thresholds_file`.
             regions: what replaces the bundle's ROI, region rules and pixel threshold.
+            providers: onnxruntime's execution providers, the preferred one first, such
+                as `["cuda", "cpu"]`; see `providers.resolve_providers`. Default: the
+                CPU.
 
         Raises:
             BundleError: the bundle is refused.
             ConfigError: no such category, thresholds of another model or category, or
-                regions that decide the label and OpenCV is missing.
+                regions that decide the label and no OpenCV, or a provider that is not
+                there or does not compute.
         """
         if threshold is not None and thresholds is not None:
             raise ConfigError("threshold, thresholds: give one of them")
@@ -137,7 +143,7 @@ class Predictor:
             settings, origin = thresholds.settings_for(opened, name), thresholds.name
         if regions is not None:
             settings = regions.applied_to(settings, name)
-        engine = category_engine(opened, name, threads=threads)
+        engine = category_engine(opened, name, threads=threads, providers=providers)
         predictor = cls(
             *(name, settings, config.input, engine),
             threshold=threshold,
@@ -150,6 +156,7 @@ class Predictor:
             "threshold": threshold,
             "thresholds": thresholds,
             "regions": regions,
+            "providers": providers,
         }
         return predictor
 
@@ -157,6 +164,17 @@ class Predictor:
         from .travel import by_path
 
         return by_path(self, self._options)
+
+    @property
+    def provider_in_use(self) -> ProviderInUse | None:
+        """What onnxruntime computes with, and how much; None for another engine."""
+        return self.engine.provider if isinstance(self.engine, ChainEngine) else None
+
+    @property
+    def provider(self) -> str | None:
+        """The name of onnxruntime's execution provider; None for another engine."""
+        in_use = self.provider_in_use
+        return None if in_use is None else in_use.name
 
     def predict(self, image_u8: Image, *, with_map: bool = True) -> Prediction:
         """Judge one picture.

@@ -51,6 +51,7 @@ def write_rows(
     *,
     say: Callable[[str], None],
     decode_workers: int | None = None,
+    observe: Callable[[dict[str, Any]], None] | None = None,
 ) -> Tally:
     """Judge each file, write its row and its pictures, and say how it went.
 
@@ -59,6 +60,7 @@ def write_rows(
     Args:
         say: takes a line for the person at the screen; stdout may be carrying rows.
         decode_workers: see `rows.predict_files`; None: as many as suit this machine.
+        observe: told each row once it is written.
     """
     from .rows import default_decode_workers, predict_files
 
@@ -71,6 +73,8 @@ def write_rows(
     with writer, Drain() as drain, closing(rows):
         for path, (row, image, prediction) in zip(paths, rows, strict=True):
             writer.write(row)
+            if observe is not None:
+                observe(row)
             tally.done += 1
             tally.failed += not row["ok"]
             # The rows go to a file: say on the screen what is wrong.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .cores import usable_cores
 from .errors import ImageError
+from .providers import CPU
 
 if TYPE_CHECKING:
     from .predictor import Image, Prediction, Predictor
@@ -46,6 +47,7 @@ def scored_row(
         else [region.to_json() for region in prediction.found.regions],
         "ms": {step: round(value, 3) for step, value in ms.items()},
         "bundle_sha256": predictor.bundle.sha256 if predictor.bundle else None,
+        **_other_provider(predictor),
         "error": None,
     }
 
@@ -65,8 +67,15 @@ def error_row(name: str, predictor: Predictor, error: ImageError) -> dict[str, A
         "regions": None,
         "ms": None,
         "bundle_sha256": predictor.bundle.sha256 if predictor.bundle else None,
+        **_other_provider(predictor),
         "error": {"code": error.code, "message": str(error), "stage": error.stage},
     }
+
+
+def _other_provider(predictor: Predictor) -> dict[str, str]:
+    """Give the field that says what computed, where that is not the CPU."""
+    provider = predictor.provider
+    return {} if provider in (None, CPU) else {"provider": provider}
 
 
 def predict_files(

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from pyimgano_runtime.atomic import write_bytes, write_text
-from pyimgano_runtime.geometry import map_to_image
-from pyimgano_runtime.pictures import heat_overlay, overlay_range
 from pyimgano_runtime.predictor import Prediction, Predictor
 
 from ..datasets.images import Image, read_mask, shrunk
 from ..datasets.rows import ManifestRow
+from .heat_scale import HeatScale
 from .overview_facts import InspectedPart
-from .overview_gallery import Group, choose, jpeg, ringed
+from .overview_gallery import Group, choose
+from .picture_drawing import jpeg, ringed
 
 CASES_FILE: Final = "gallery.json"
 MAX_SIDE: Final = 256  # pixels
@@ -142,14 +142,9 @@ def _draw(
 
 def _heated(image: Image, prediction: Prediction, predictor: Predictor) -> Image:
     """Colours with one meaning in all pictures of the category, as in overlays."""
-    pixel = predictor.settings.thresholds.pixel
-    threshold = predictor.threshold if pixel is None else pixel
-    normal = predictor.settings.calibration.image_scores
-    low, high = overlay_range(threshold, normal)
     assert prediction.anomaly_map is not None
-    size = (image.shape[0], image.shape[1])
-    resized = map_to_image(prediction.anomaly_map, size, mode=prediction.map_mode)
-    return heat_overlay(image, resized, low=low, high=high, threshold=threshold)
+    colours = HeatScale.of(predictor.settings, predictor.threshold)
+    return colours.over(image, prediction.anomaly_map, mode=prediction.map_mode)
 
 
 def _save(path: Path, image: Image) -> None:

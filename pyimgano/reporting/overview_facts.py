@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from pyimgano_runtime.infer_config import CategoryConfig, InputRules
-from pyimgano_runtime.pictures import overlay_range
 
 from ..metrics.bootstrap import wilson_interval
 
@@ -111,18 +110,6 @@ class CategoryResult:
     def promised(self) -> float | None:
         """The false-alarm rate that the threshold promises; None: it does not."""
         return self.settings.thresholds.provenance["image"].used_false_alarm_rate
-
-    @property
-    def map_threshold(self) -> float:
-        """Where the heat map's contour is drawn."""
-        pixel = self.settings.thresholds.pixel
-        return self.threshold if pixel is None else pixel
-
-    @property
-    def colour_range(self) -> tuple[float, float]:
-        """The same for all its pictures, as in the runtime's overlays."""
-        normal = self.settings.calibration.image_scores
-        return overlay_range(self.map_threshold, normal)
 
     @property
     def ms(self) -> float:

@@ -63,6 +63,7 @@ TRAINING_COMMANDS = (
     ("runs", "list"),
     ("runs", "show"),
     ("runs", "compare"),
+    ("report",),
     ("demo",),
 )
 RUNTIME_COMMANDS = ((), ("infer",), ("check",), ("info",), ("calibrate",))

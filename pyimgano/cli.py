@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "infer": ("infer_cli", "infer"),
     "benchmark": ("benchmark_cli", "benchmark"),
     "runs": ("runs_cli", "runs"),
+    "report": ("report_cli", "report"),
     "bundle": ("bundle_cli", "bundle"),
     "demo": ("demo_cli", "demo"),
 }

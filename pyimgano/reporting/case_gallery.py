@@ -81,7 +81,7 @@ def _part(row: ManifestRow, scored: Mapping[str, Any]) -> InspectedPart:
         mask_path=row.mask_path,
         map_path=None,
         label_true=int(scored["label_true"]),
-        kind=_kind(row),
+        kind=(defect_kind(row.meta) or "anomaly") if row.label else "normal",
         score=float(scored["score"]),
         p_value=scored.get("p_value"),
         label=str(scored["label"]),
@@ -89,14 +89,16 @@ def _part(row: ManifestRow, scored: Mapping[str, Any]) -> InspectedPart:
     )
 
 
-def _kind(row: ManifestRow) -> str:
-    if row.label == 0:
-        return "normal"
-    # What data sets call a kind of defect, by the names that they use for it.
+def defect_kind(meta: Any) -> str | None:
+    """Give what a data set calls a kind of defect, by the names that are used for it.
+
+    Args:
+        meta: of a row; anything else names none.
+    """
     for key in ("defect", "defect_type", "kind"):
-        if isinstance(row.meta.get(key), str):
-            return str(row.meta[key])
-    return "anomaly"
+        if isinstance(meta, dict) and isinstance(meta.get(key), str):
+            return str(meta[key])
+    return None
 
 
 def _described(group: Group, cases: list[dict[str, Any]]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ colour, dash and marker, so that none of the three is needed alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -32,7 +33,7 @@ from .chart_parts import (
 from .overview_facts import score_text
 
 HISTOGRAM_HEIGHT: Final = 170
-BINS: Final = 36
+BINS: Final = 36  # about so many
 MAX_POINTS: Final = 200  # of a curve
 
 Scores = NDArray[np.float64]
@@ -76,11 +77,8 @@ def scored_of(
 
 def histogram(scored: Scored) -> Markup:
     """Give normals upwards and anomalies downwards over one score axis."""
-    low = min(float(scored.scores.min()), scored.threshold)
-    high = max(float(scored.scores.max()), scored.threshold)
-    span = (high - low) or 1.0
-    low, high = low - 0.02 * span, high + 0.02 * span
-    edges = np.linspace(low, high, BINS + 1)
+    edges = _edges(scored)
+    low, high = float(edges[0]), float(edges[-1])
     groups = (
         ("normal", "normals", scored.scores[~scored.anomalous], -1),
         ("anomalous", "anomalies", scored.scores[scored.anomalous], 1),
@@ -90,7 +88,9 @@ def histogram(scored: Scored) -> Markup:
 
     across = scale(low, high, 10, WIDTH - 10)
     floor, room = (HISTOGRAM_HEIGHT - 24) / 2 + 4, (HISTOGRAM_HEIGHT - 24) / 2 - 12
-    step = (WIDTH - 20) / BINS
+    if not scored.anomalous.any():  # nothing below: bars may be as tall as the chart
+        floor, room = HISTOGRAM_HEIGHT - 20.0, HISTOGRAM_HEIGHT - 40.0
+    step = (WIDTH - 20) / (len(edges) - 1)
     body = []
     for (name, many, scores, way), share in zip(groups, shares, strict=True):
         counts = np.histogram(scores, edges)[0]
@@ -119,23 +119,86 @@ def histogram(scored: Scored) -> Markup:
     return drawing(_histogram_words(scored), HISTOGRAM_HEIGHT, body)
 
 
+def _edges(scored: Scored) -> Scores:
+    """Give the bars' borders; the threshold is one, so no bar lies on both sides."""
+    low = min(float(scored.scores.min()), scored.threshold)
+    high = max(float(scored.scores.max()), scored.threshold)
+    step = 1.04 * ((high - low) or 1.0) / BINS
+    below = math.ceil((scored.threshold - low) / step + 0.5)
+    above = math.ceil((high - scored.threshold) / step + 0.5)
+    places = np.arange(-below, above + 1, dtype=np.float64)
+    edges: Scores = scored.threshold + step * places
+    return edges
+
+
+def histogram_rows(scored: Scored) -> list[tuple[str, int, int]]:
+    """Give the bars that hold something: (scores from and to, normals, anomalies)."""
+    edges = _edges(scored)
+    normals = np.histogram(scored.scores[~scored.anomalous], edges)[0]
+    anomalies = np.histogram(scored.scores[scored.anomalous], edges)[0]
+    return [
+        (
+            f"{score_text(float(edges[place]))} to "
+            f"{score_text(float(edges[place + 1]))}",
+            int(normals[place]),
+            int(anomalies[place]),
+        )
+        for place in np.flatnonzero(normals + anomalies)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """What one threshold would have done on the test pictures."""
+
+    threshold: float
+    alarms: int  # normals at or above it
+    found: int  # anomalies at or above it
+
+
+def operating_points(
+    scored: Scored, rates: Sequence[float] = (0, 0.01, 0.02, 0.05, 0.1, 0.2)
+) -> list[OperatingPoint]:
+    """Give the lowest thresholds with at most these shares of normals above them.
+
+    They are read off the test pictures, so none of them is a promise. Rates that
+    these normals cannot tell apart give one point.
+    """
+    normals = np.sort(scored.scores[~scored.anomalous])[::-1]
+    anomalies = scored.scores[scored.anomalous]
+    points: dict[int, OperatingPoint] = {}
+    for allowed in (int(rate * len(normals) + 1e-9) for rate in rates):
+        if allowed >= len(normals):
+            continue
+        above = float(np.nextafter(np.float32(normals[allowed]), np.float32(np.inf)))
+        alarms = int((normals >= above).sum())
+        points[alarms] = OperatingPoint(above, alarms, int((anomalies >= above).sum()))
+    return list(points.values())
+
+
 def _histogram_words(scored: Scored) -> str:
     flagged = scored.flagged
     n_anomalies = int(scored.anomalous.sum())
     n_normals = len(scored.scores) - n_anomalies
+    found = f"{int((flagged & scored.anomalous).sum())} of {n_anomalies} anomalies and "
     return (
-        f"Scores of {scored.label}: {int((flagged & scored.anomalous).sum())} of "
-        f"{n_anomalies} anomalies and {int((flagged & ~scored.anomalous).sum())} of "
-        f"{n_normals} normals lie at or above the threshold "
-        f"{score_text(scored.threshold)}"
+        f"Scores of {scored.label}: {found if n_anomalies else ''}"
+        f"{int((flagged & ~scored.anomalous).sum())} of {n_normals} normals lie at or "
+        f"above the threshold {score_text(scored.threshold)}"
     )
 
 
 # --- curves -------------------------------------------------------------------------
 
 
-def roc_chart(models: Sequence[Scored]) -> Markup | None:
-    """Give recall against false-alarm rate; None where no model has both classes."""
+def roc_chart(
+    models: Sequence[Scored], *, names: tuple[str, str] = ("false-alarm rate", "recall")
+) -> Markup | None:
+    """Give recall against false-alarm rate; None where no model has both classes.
+
+    Args:
+        names: of the axes, across and upwards.
+    """
     from sklearn.metrics import roc_curve
 
     body: list[str] = []
@@ -152,13 +215,18 @@ def roc_chart(models: Sequence[Scored]) -> Markup | None:
     if not body:
         return None
     chance = f'<path class="chance" d="M{_X(0)} {_Y(0)}L{_X(1)} {_Y(1)}"/>'
-    frame = _unit_frame("false-alarm rate", "recall")
-    names = _names(models)
-    return drawing(f"ROC curves of {names}", CURVE_HEIGHT, [*frame, chance, *body])
+    label = f"ROC curves of {_names(models)}"
+    return drawing(label, CURVE_HEIGHT, [*_unit_frame(*names), chance, *body])
 
 
-def pr_chart(models: Sequence[Scored]) -> Markup | None:
-    """Give precision against recall; None where no model has both classes."""
+def pr_chart(
+    models: Sequence[Scored], *, names: tuple[str, str] = ("recall", "precision")
+) -> Markup | None:
+    """Give precision against recall; None where no model has both classes.
+
+    Args:
+        names: of the axes, across and upwards.
+    """
     from sklearn.metrics import precision_recall_curve
 
     body: list[str] = []
@@ -181,12 +249,8 @@ def pr_chart(models: Sequence[Scored]) -> Markup | None:
     # Alarms at random are right as often as there are anomalies.
     level = _Y(shares[0])
     chance = f'<path class="chance" d="M{_X(0)} {level}H{_X(1)}"/>'
-    frame = _unit_frame("recall", "precision")
-    return drawing(
-        f"Precision-recall curves of {_names(models)}",
-        CURVE_HEIGHT,
-        [*frame, chance, *body],
-    )
+    label = f"Precision-recall curves of {_names(models)}"
+    return drawing(label, CURVE_HEIGHT, [*_unit_frame(*names), chance, *body])
 
 
 def _names(models: Sequence[Scored]) -> str:

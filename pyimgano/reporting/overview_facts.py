@@ -205,31 +205,3 @@ def promise_words(category: CategoryResult, noun: tuple[str, str]) -> str:
         else "which is more than promised"
     )
     return f"{promised}. {measured}, {verdict}."
-
-
-def threshold_words(category: CategoryResult, noun: tuple[str, str]) -> str:
-    """Where the image threshold comes from."""
-    origin = category.settings.thresholds.provenance["image"]
-    if origin.method != "conformal":
-        return f"The threshold was chosen by {origin.set_by} (method {origin.method})."
-    rank, of = origin.parameters["rank"], origin.parameters["of"]
-    place = "the highest" if rank == of else f"the {_ordinal(of - rank + 1)} highest"
-    source = {
-        "kfold_pooled": f"good training {noun[1]}, each judged by a model that had not "
-        "seen it",
-    }.get(origin.source, f"good {noun[1]} that the model had not seen")
-    words = f"The threshold lies just above {place} of {of} scores of {source}."
-    if origin.approximate:
-        words += " The final model has seen all of them, so the promise is approximate."
-    if origin.warnings and origin.requested_false_alarm_rate is not None:
-        words += (
-            f" Asked for were {percent(origin.requested_false_alarm_rate)}: that takes "
-            f"more good {noun[1]}."
-        )
-    return words
-
-
-def _ordinal(place: int) -> str:
-    endings = {1: "st", 2: "nd", 3: "rd"}
-    teens = place % 100 in (11, 12, 13)
-    return f"{place}{'th' if teens else endings.get(place % 10, 'th')}"

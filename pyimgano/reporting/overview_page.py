@@ -21,11 +21,11 @@ from .overview_facts import (
     promise_words,
     score_text,
     share_of,
-    threshold_words,
 )
 from .overview_gallery import gallery, pictures
 from .picture_drawing import data_uri
 from .tables import number, with_interval
+from .threshold_story import asked_words, origin_words
 
 TEMPLATE: Final = "overview.html.j2"
 
@@ -90,12 +90,13 @@ def _category(category: CategoryResult, overview: Overview) -> dict[str, Any]:
     for group in gallery(category):
         shown = [_card(part, category, overview) for part in group.parts]
         groups.append({"group": group, "cards": shown})
+    origin, many = category.settings.thresholds.provenance["image"], overview.noun[1]
     has_maps = any(part.map_path for part in category.parts)
     return {
         "name": category.name,
         "chart": chart(category, overview.noun[1]),
         "promise": promise_words(category, overview.noun),
-        "origin": threshold_words(category, overview.noun),
+        "origin": origin_words(origin, many) + asked_words(origin, many),
         "groups": groups,
         "has_masks": any(part.mask_path for part in category.parts),
         "scale": HeatScale.of(category.settings).bar() if has_maps else None,

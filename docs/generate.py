@@ -64,6 +64,7 @@ TRAINING_COMMANDS = (
     ("runs", "list"),
     ("runs", "show"),
     ("runs", "compare"),
+    ("report",),
     ("demo",),
 )
 RUNTIME_COMMANDS = (

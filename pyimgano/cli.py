@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "defects": ("defects_cli", "defects"),
     "benchmark": ("benchmark_cli", "benchmark"),
     "runs": ("runs_cli", "runs"),
+    "report": ("report_cli", "report"),
     "bundle": ("bundle_cli", "bundle"),
     "demo": ("demo_cli", "demo"),
 }

@@ -17,10 +17,10 @@ from pyimgano.reporting.overview_facts import (
     Overview,
     Step,
     promise_words,
-    threshold_words,
 )
 from pyimgano.reporting.overview_gallery import gallery
 from pyimgano.reporting.overview_page import chart, page_html
+from pyimgano.reporting.threshold_story import asked_words, origin_words
 from pyimgano_runtime.infer_config import (
     Calibration,
     CategoryConfig,
@@ -310,27 +310,26 @@ def test_more_false_alarms_than_promised_are_called_so(
     assert "more than promised" in promise_words(replace(category, parts=alarms), noun)
 
 
-def test_the_origin_of_the_threshold_is_told(category: CategoryResult) -> None:
-    noun = ("part", "parts")
-    assert threshold_words(category, noun) == (
+def test_the_origin_of_the_threshold_is_told() -> None:
+    assert origin_words(provenance(), "parts") == (
         "The threshold lies just above the highest of 15 scores of good training "
         "parts, each judged by a model that had not seen it. The final model has seen "
         "all of them, so the promise is approximate."
     )
-    few = settings(
+    few = provenance(
         source="val",
         approximate=False,
         parameters={"rank": 14, "of": 15},
         warnings=("CALIBRATION_SMALL_N",),
     )
-    assert threshold_words(replace(category, settings=few), noun) == (
+    assert origin_words(few, "parts") + asked_words(few, "parts") == (
         "The threshold lies just above the 2nd highest of 15 scores of good parts "
         "that the model had not seen. Asked for were 1\u00a0%: that takes more good "
         "parts."
     )
-    by_hand = settings(method="fixed", set_by="Ms Kim", used_false_alarm_rate=None)
-    assert threshold_words(replace(category, settings=by_hand), noun) == (
-        "The threshold was chosen by Ms Kim (method fixed)."
+    by_hand = provenance(method="fixed", set_by="Ms Kim", used_false_alarm_rate=None)
+    assert origin_words(by_hand, "parts") == (
+        "The threshold was chosen by hand (method fixed); it follows from no scores."
     )
 
 

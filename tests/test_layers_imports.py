@@ -131,6 +131,12 @@ def test_data_sets_do_not_import_torch() -> None:
             assert not [m for m, _, _ in imports(name, path) if m.startswith("torch")]
 
 
+def test_pages_and_tables_do_not_import_torch() -> None:
+    for name, path in modules("pyimgano"):
+        if part_of(name) == "reporting":
+            assert not [m for m, _, _ in imports(name, path) if m.startswith("torch")]
+
+
 def test_only_the_top_rows_import_the_exporters() -> None:
     for name, path in modules("pyimgano"):
         uses = [m for m, _, _ in imports(name, path) if m.startswith("pyimgano_exp")]

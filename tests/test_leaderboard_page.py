@@ -9,14 +9,9 @@ import numpy as np
 import pytest
 
 from leaderboard_cells import THRESHOLD, comparison, write_cell
+from pyimgano.reporting.charts import Scored, histogram, pr_chart, roc_chart
 from pyimgano.reporting.leaderboard import Cell, FailedCell, write_leaderboard
-from pyimgano.reporting.leaderboard_charts import (
-    Scored,
-    histogram,
-    pr_chart,
-    roc_chart,
-    styles,
-)
+from pyimgano.reporting.leaderboard_charts import styles
 from pyimgano.reporting.leaderboard_sections import robustness_table
 
 HOSTILE = "<script>alert(1)</script>"

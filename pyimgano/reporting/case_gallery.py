@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from pyimgano_runtime.atomic import write_bytes, write_text
-from pyimgano_runtime.geometry import map_to_image
-from pyimgano_runtime.pictures import heat_overlay, overlay_range
 from pyimgano_runtime.predictor import Prediction, Predictor
 
 from ..datasets.images import Image, read_mask, shrunk
 from ..datasets.rows import ManifestRow
+from .heat_scale import HeatScale
 from .overview_facts import InspectedPart
-from .overview_gallery import Group, choose, jpeg, ringed
+from .overview_gallery import Group, choose
+from .picture_drawing import jpeg, ringed
 
 CASES_FILE: Final = "gallery.json"
 MAX_SIDE: Final = 256  # pixels
@@ -81,7 +81,7 @@ def _part(row: ManifestRow, scored: Mapping[str, Any]) -> InspectedPart:
         mask_path=row.mask_path,
         map_path=None,
         label_true=int(scored["label_true"]),
-        kind=_kind(row),
+        kind=(defect_kind(row.meta) or "anomaly") if row.label else "normal",
         score=float(scored["score"]),
         p_value=scored.get("p_value"),
         label=str(scored["label"]),
@@ -89,14 +89,16 @@ def _part(row: ManifestRow, scored: Mapping[str, Any]) -> InspectedPart:
     )
 
 
-def _kind(row: ManifestRow) -> str:
-    if row.label == 0:
-        return "normal"
-    # What data sets call a kind of defect, by the names that they use for it.
+def defect_kind(meta: Any) -> str | None:
+    """Give what a data set calls a kind of defect, by the names that are used for it.
+
+    Args:
+        meta: of a row; anything else names none.
+    """
     for key in ("defect", "defect_type", "kind"):
-        if isinstance(row.meta.get(key), str):
-            return str(row.meta[key])
-    return "anomaly"
+        if isinstance(meta, dict) and isinstance(meta.get(key), str):
+            return str(meta[key])
+    return None
 
 
 def _described(group: Group, cases: list[dict[str, Any]]) -> dict[str, Any]:
@@ -142,14 +144,9 @@ def _draw(
 
 def _heated(image: Image, prediction: Prediction, predictor: Predictor) -> Image:
     """Colours with one meaning in all pictures of the category, as in overlays."""
-    pixel = predictor.settings.thresholds.pixel
-    threshold = predictor.threshold if pixel is None else pixel
-    normal = predictor.settings.calibration.image_scores
-    low, high = overlay_range(threshold, normal)
     assert prediction.anomaly_map is not None
-    size = (image.shape[0], image.shape[1])
-    resized = map_to_image(prediction.anomaly_map, size, mode=prediction.map_mode)
-    return heat_overlay(image, resized, low=low, high=high, threshold=threshold)
+    colours = HeatScale.of(predictor.settings, predictor.threshold)
+    return colours.over(image, prediction.anomaly_map, mode=prediction.map_mode)
 
 
 def _save(path: Path, image: Image) -> None:

@@ -7,7 +7,9 @@ from typing import Any, Final
 
 from pyimgano_runtime._version import __version__
 
-from .leaderboard_charts import Style, styles
+from .chart_parts import Style
+from .html_page import render
+from .leaderboard_charts import styles
 from .leaderboard_marks import Mark, marks
 from .leaderboard_rows import (
     Cell,
@@ -58,43 +60,35 @@ def page_html(
     planned: int | None,
 ) -> str:
     """Give the whole page."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("pyimgano", "resources"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     looks = styles(cell.model for cell in cells)
     ordered = sorted(cells, key=_by_place_then_quality)
     pairs = [(cell, engine) for cell in ordered for engine in cell.facts["engines"]]
     rows = [engine_row(cell, engine) for cell, engine in pairs]
     given = marks(rows, comparisons)
     sections = page_sections(ordered, looks)
-    return environment.get_template(TEMPLATE).render(
-        title=title,
-        command=command,
-        version=__version__,
-        finished=_progress(len(cells), len(failed), planned),
-        agreement=_agreement(pairs),
-        facts=_facts(cells),
-        numbers=NUMBERS,
-        rows=[
+    facts = {
+        "title": title,
+        "command": command,
+        "version": __version__,
+        "finished": _progress(len(cells), len(failed), planned),
+        "agreement": _agreement(pairs),
+        "facts": _facts(cells),
+        "numbers": NUMBERS,
+        "rows": [
             _table_row(row, index, given, looks[row["model"]], sections)
             for index, row in enumerate(rows)
         ],
-        has_seeds=len({cell.seed for cell in cells}) > 1,
-        datasets=sorted({cell.dataset_name for cell in cells}),
-        engines=sorted({engine_label(row) for row in rows}),
-        sections=sections,
-        unfolded=len(sections) <= OPEN_SECTIONS,
-        comparisons=[_comparison(found) for found in comparisons],
-        failed=failed,
-        explained=EXPLAINED,
-        has_pictures=any(case for s in sections for case in s["galleries"]),
-    )
+        "has_seeds": len({cell.seed for cell in cells}) > 1,
+        "datasets": sorted({cell.dataset_name for cell in cells}),
+        "engines": sorted({engine_label(row) for row in rows}),
+        "sections": sections,
+        "unfolded": len(sections) <= OPEN_SECTIONS,
+        "comparisons": [_comparison(found) for found in comparisons],
+        "failed": failed,
+        "explained": EXPLAINED,
+        "has_pictures": any(case for s in sections for case in s["galleries"]),
+    }
+    return render(TEMPLATE, facts)
 
 
 def _by_place_then_quality(cell: Cell) -> tuple[Any, ...]:

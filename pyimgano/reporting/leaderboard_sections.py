@@ -8,20 +8,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from .case_gallery import CASES_FILE
-from .leaderboard_charts import (
-    Point,
-    Scored,
-    Style,
-    histogram,
-    pr_chart,
-    roc_chart,
-    scored_of,
-    speed_chart,
-)
+from .chart_parts import Style
+from .charts import Scored, histogram, pr_chart, roc_chart, scored_of
+from .leaderboard_charts import Point, speed_chart
 from .leaderboard_rows import Cell, engine_label, engine_row, shown_engine
 from .leaderboard_words import share_text
 from .overview_facts import score_text
-from .overview_gallery import jpeg_uri
+from .picture_drawing import jpeg_uri
 
 PICTURES_PER_PAGE: Final = 400  # cases; some 25 kB each with their heat map
 PICTURES_PER_CELL: Final = 8

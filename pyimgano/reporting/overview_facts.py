@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from pyimgano_runtime.infer_config import CategoryConfig, InputRules
-from pyimgano_runtime.pictures import overlay_range
 
 from ..metrics.bootstrap import wilson_interval
 
@@ -113,18 +112,6 @@ class CategoryResult:
         return self.settings.thresholds.provenance["image"].used_false_alarm_rate
 
     @property
-    def map_threshold(self) -> float:
-        """Where the heat map's contour is drawn."""
-        pixel = self.settings.thresholds.pixel
-        return self.threshold if pixel is None else pixel
-
-    @property
-    def colour_range(self) -> tuple[float, float]:
-        """The same for all its pictures, as in the runtime's overlays."""
-        normal = self.settings.calibration.image_scores
-        return overlay_range(self.map_threshold, normal)
-
-    @property
     def ms(self) -> float:
         """Median time of a picture on the device, decoding to verdict."""
         return float(np.median([part.ms for part in self.parts]))
@@ -218,31 +205,3 @@ def promise_words(category: CategoryResult, noun: tuple[str, str]) -> str:
         else "which is more than promised"
     )
     return f"{promised}. {measured}, {verdict}."
-
-
-def threshold_words(category: CategoryResult, noun: tuple[str, str]) -> str:
-    """Where the image threshold comes from."""
-    origin = category.settings.thresholds.provenance["image"]
-    if origin.method != "conformal":
-        return f"The threshold was chosen by {origin.set_by} (method {origin.method})."
-    rank, of = origin.parameters["rank"], origin.parameters["of"]
-    place = "the highest" if rank == of else f"the {_ordinal(of - rank + 1)} highest"
-    source = {
-        "kfold_pooled": f"good training {noun[1]}, each judged by a model that had not "
-        "seen it",
-    }.get(origin.source, f"good {noun[1]} that the model had not seen")
-    words = f"The threshold lies just above {place} of {of} scores of {source}."
-    if origin.approximate:
-        words += " The final model has seen all of them, so the promise is approximate."
-    if origin.warnings and origin.requested_false_alarm_rate is not None:
-        words += (
-            f" Asked for were {percent(origin.requested_false_alarm_rate)}: that takes "
-            f"more good {noun[1]}."
-        )
-    return words
-
-
-def _ordinal(place: int) -> str:
-    endings = {1: "st", 2: "nd", 3: "rd"}
-    teens = place % 100 in (11, 12, 13)
-    return f"{place}{'th' if teens else endings.get(place % 10, 'th')}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -10,18 +9,14 @@ from typing import Final
 import numpy as np
 
 from pyimgano_runtime.decode import read_image
-from pyimgano_runtime.geometry import map_to_image
 from pyimgano_runtime.infer_config import InputRules
-from pyimgano_runtime.pictures import heat_overlay
 
-from ..datasets.images import Image, Mask, read_mask, shrunk
+from ..datasets.images import Image, read_mask, shrunk
+from .heat_scale import HeatScale
 from .overview_facts import CategoryResult, InspectedPart
+from .picture_drawing import ringed
 
 MAX_SIDE: Final = 384  # pixels of an inlined picture
-JPEG_QUALITY: Final = 90
-
-TRUTH_RGB: Final = (255, 212, 0)
-EDGE_RGB: Final = (0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,55 +117,12 @@ def pictures(
     size = (image.shape[0], image.shape[1])
     heat = None
     if part.map_path is not None:
-        low, high = category.colour_range
         geometry = category.settings.map_geometry
         assert geometry is not None  # a map was saved
-        heat = heat_overlay(
-            image,
-            map_to_image(
-                np.load(part.map_path, allow_pickle=False), size, mode=geometry.mode
-            ),
-            low=low,
-            high=high,
-            threshold=category.map_threshold,
-        )
-        heat = shrunk(heat, MAX_SIDE)
+        anomaly_map = np.load(part.map_path, allow_pickle=False)
+        scale = HeatScale.of(category.settings)
+        heat = shrunk(scale.over(image, anomaly_map, mode=geometry.mode), MAX_SIDE)
     mask = read_mask(part.mask_path, size, rules)
     if mask is None:
         return Pictures(shrunk(image, MAX_SIDE), heat, False)
     return Pictures(shrunk(ringed(image, mask), MAX_SIDE), heat, True)
-
-
-def ringed(image: Image, mask: Mask) -> Image:
-    """The image with a line around the mask, some pixels away: it hides nothing."""
-    import cv2
-
-    side = min(mask.shape)
-    width = max(1, round(side / 128))
-    reach = max(2, side // 50) + width
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1,) * 2)
-    around = cv2.dilate(mask.astype(np.uint8), kernel)
-    lines, _ = cv2.findContours(around, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    ringed = image.copy()
-    for colour, thickness in ((EDGE_RGB, width + 2), (TRUTH_RGB, width)):
-        cv2.drawContours(ringed, lines, -1, colour, thickness)
-    return ringed
-
-
-def data_uri(image: Image) -> str:
-    """The picture as a JPEG that a page holds itself."""
-    return jpeg_uri(jpeg(image, JPEG_QUALITY))
-
-
-def jpeg_uri(data: bytes) -> str:
-    """A JPEG file as text that a page holds itself."""
-    return "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii")
-
-
-def jpeg(image: Image, quality: int) -> bytes:
-    """The picture as a JPEG file."""
-    import cv2
-
-    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return data.tobytes()

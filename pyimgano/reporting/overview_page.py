@@ -9,8 +9,9 @@ from typing import Any, Final
 import numpy as np
 
 from pyimgano_runtime._version import __version__
-from pyimgano_runtime.pictures import MOST_OPAQUE
 
+from .heat_scale import HeatScale
+from .html_page import render
 from .overview_facts import (
     CategoryResult,
     InspectedPart,
@@ -20,10 +21,11 @@ from .overview_facts import (
     promise_words,
     score_text,
     share_of,
-    threshold_words,
 )
-from .overview_gallery import data_uri, gallery, pictures
+from .overview_gallery import gallery, pictures
+from .picture_drawing import data_uri
 from .tables import number, with_interval
+from .threshold_story import asked_words, origin_words
 
 TEMPLATE: Final = "overview.html.j2"
 
@@ -73,22 +75,14 @@ class Chart:
 
 def page_html(overview: Overview) -> str:
     """The whole page."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("pyimgano", "resources"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(TEMPLATE).render(
-        overview=overview,
-        tiles=_tiles(overview),
-        categories=[_category(category, overview) for category in overview.categories],
-        measures=_measures(overview),
-        version=__version__,
-    )
+    facts = {
+        "overview": overview,
+        "tiles": _tiles(overview),
+        "categories": [_category(c, overview) for c in overview.categories],
+        "measures": _measures(overview),
+        "version": __version__,
+    }
+    return render(TEMPLATE, facts)
 
 
 def _category(category: CategoryResult, overview: Overview) -> dict[str, Any]:
@@ -96,25 +90,16 @@ def _category(category: CategoryResult, overview: Overview) -> dict[str, Any]:
     for group in gallery(category):
         shown = [_card(part, category, overview) for part in group.parts]
         groups.append({"group": group, "cards": shown})
-    low, high = category.colour_range
-    at = 100 * (category.map_threshold - low) / (high - low)
+    origin, many = category.settings.thresholds.provenance["image"], overview.noun[1]
     has_maps = any(part.map_path for part in category.parts)
     return {
         "name": category.name,
         "chart": chart(category, overview.noun[1]),
         "promise": promise_words(category, overview.noun),
-        "origin": threshold_words(category, overview.noun),
+        "origin": origin_words(origin, many) + asked_words(origin, many),
         "groups": groups,
         "has_masks": any(part.mask_path for part in category.parts),
-        "scale": {
-            "colours": _heat_colours(),
-            "threshold_at": at,
-            "threshold": score_text(category.map_threshold),
-            "low": score_text(low),
-            "high": score_text(high),
-        }
-        if has_maps
-        else None,
+        "scale": HeatScale.of(category.settings).bar() if has_maps else None,
     }
 
 
@@ -315,15 +300,3 @@ def _ticks(low: float, high: float) -> list[float]:
 
     values = MaxNLocator(nbins=6).tick_values(low, high)
     return [float(value) for value in values if low <= value <= high]
-
-
-def _heat_colours() -> list[str]:
-    """The colour bar of the heat maps, on a mid grey, as CSS colours."""
-    import cv2
-
-    steps = np.linspace(0, 1, 12)
-    levels = np.rint(steps * 255).astype(np.uint8).reshape(-1, 1)
-    table = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO).reshape(-1, 3)[:, ::-1]
-    opacity = (MOST_OPAQUE * np.minimum(2 * steps, 1))[:, None]
-    mixed = np.rint(150 + opacity * (table.astype(np.float64) - 150)).astype(int)
-    return [f"rgb({r} {g} {b})" for r, g, b in mixed.tolist()]

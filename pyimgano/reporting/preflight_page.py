@@ -22,7 +22,8 @@ from ..datasets.issues import (
 )
 from ..datasets.rows import ManifestRow
 from ..datasets.splits import CategorySplit
-from .overview_gallery import data_uri
+from .html_page import render
+from .picture_drawing import data_uri
 
 TEMPLATE: Final = "preflight.html.j2"
 THUMBNAIL_SIDE: Final = 160  # px
@@ -70,25 +71,16 @@ def write_preflight_page(
         splits: the rows that the report speaks of.
         title: the manifest or root that was examined.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("pyimgano", "resources"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     painter = _Painter(splits)
     sections = painter.sections(report)
-    html = environment.get_template(TEMPLATE).render(
-        title=title,
-        report=report,
-        summary=report.summary,
-        sections=sections,
-        version=__version__,
-    )
-    write_text(path, html)
+    facts = {
+        "title": title,
+        "report": report,
+        "summary": report.summary,
+        "sections": sections,
+        "version": __version__,
+    }
+    write_text(path, render(TEMPLATE, facts))
     return painter.n_pictures
 
 

@@ -21,7 +21,7 @@ from pyimgano_runtime.cli import main
 
 ROW_KEYS = [
     *("schema_version", "input", "category", "ok", "score", "p_value", "threshold"),
-    *("threshold_source", "label", "ms", "bundle_sha256", "error"),
+    *("threshold_source", "label", "regions", "ms", "bundle_sha256", "error"),
 ]
 COMMAND = [sys.executable, "-m", "pyimgano_runtime"]
 

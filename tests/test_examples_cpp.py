@@ -145,11 +145,12 @@ def test_a_changed_byte_in_the_model_is_refused(program: Path, bundle: Path) -> 
     ("change", "said"),
     [
         (lambda d: d.update(schema="other/thing"), "schema"),
-        (lambda d: d.update(schema_version="1.3"), 'schema_version is "1.3"'),
+        (lambda d: d.update(schema_version="1.4"), 'schema_version is "1.4"'),
         (lambda d: d.update(schema_version="2.0"), 'schema_version is "2.0"'),
         (lambda d: d.update(kind="run"), "pyimgano bundle export"),
         (lambda d: d.update(requires=["preprocess.runtime"]), "preprocess.runtime"),
         (lambda d: d.update(requires=["tiling"]), "tiling"),
+        (lambda d: d.update(requires=["regions"]), "regions"),
         (lambda d: d.pop("models"), "models"),
     ],
 )

@@ -118,6 +118,26 @@ def test_grey_and_transparent_pictures_score_bit_for_bit_as_in_python(
     assert found == [python_score(DEMO, picture) for picture in pictures]
 
 
+def test_regions_that_only_explain_are_left_out(example: Path, bundle: Path) -> None:
+    def explain(policy: str) -> None:
+        def change(document: dict[str, Any]) -> None:
+            document["schema_version"] = "1.3"
+            (category,) = document["categories"].values()
+            category["roi"] = {"rectangle": [0.1, 0.1, 0.9, 0.9]}
+            category["regions"] = {"policy": policy}
+
+        edit(bundle, change)
+
+    explain("image_threshold")
+    code, rows, errors = run(example, bundle)
+    assert code == 0, errors
+    assert all(row["agrees"] for row in rows)
+    explain("both")
+    code, _, errors = run(example, bundle)
+    assert code == 3
+    assert "regions: this reader finds none" in errors
+
+
 def test_a_changed_byte_in_the_model_is_refused(example: Path, bundle: Path) -> None:
     model = next((bundle / "models").glob("*.onnx"))
     data = bytearray(model.read_bytes())
@@ -132,11 +152,12 @@ def test_a_changed_byte_in_the_model_is_refused(example: Path, bundle: Path) -> 
     ("change", "said"),
     [
         (lambda d: d.update(schema="other/thing"), "pyimgano/infer_config"),
-        (lambda d: d.update(schema_version="1.3"), 'schema_version is "1.3"'),
+        (lambda d: d.update(schema_version="1.4"), 'schema_version is "1.4"'),
         (lambda d: d.update(schema_version="2.0"), 'schema_version is "2.0"'),
         (lambda d: d.update(kind="run"), "pyimgano bundle export"),
         (lambda d: d.update(requires=["preprocess.runtime"]), "preprocess.runtime"),
         (lambda d: d.update(requires=["tiling"]), "tiling"),
+        (lambda d: d.update(requires=["regions"]), "regions"),
         (lambda d: d.pop("models"), "models"),
     ],
 )

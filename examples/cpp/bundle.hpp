@@ -26,7 +26,7 @@ using std::string;
 
 static_assert(std::endian::native == std::endian::little, "maps are read as they lie");
 
-constexpr int MAJOR = 1, MINOR = 2;
+constexpr int MAJOR = 1, MINOR = 3;
 inline const string CONFIG = "infer_config.json", UPGRADE = "; take a newer reader";
 
 struct BundleError : std::runtime_error {
@@ -169,9 +169,12 @@ inline Category select_category(const Json& config, std::optional<string> wanted
   }
   const Json category = field<Json>(all, Pointer() / *wanted);
   const string at = CONFIG + ": categories." + *wanted + ".";
-  for (const char* key : {"roi", "tiling", "regions"})
-    if (category.contains(key) && !category.at(key).is_null())
-      refuse(at + key + ": this reader knows none" + UPGRADE);
+  if (category.contains("tiling") && !category.at("tiling").is_null())
+    refuse(at + "tiling: this reader knows none" + UPGRADE);
+  // Regions that only explain change neither score nor label: they are left out.
+  const Json regions = category.value("regions", Json());
+  if (regions.is_object() && regions.value("policy", "image_threshold") != "image_threshold")
+    refuse(at + "regions: this reader finds none" + UPGRADE);
   if (field<string>(category, Pointer("/thresholds/compare")) != ">=")
     refuse(at + "thresholds.compare: is not \">=\"" + UPGRADE);
   const auto graph = field<std::vector<string>>(category, Pointer("/graph"));

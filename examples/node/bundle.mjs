@@ -8,7 +8,7 @@
 
 export const CONFIG = "infer_config.json";
 const SCHEMA = "pyimgano/infer_config";
-const [MAJOR, MINOR] = [1, 2];
+const [MAJOR, MINOR] = [1, 3];
 const REQUIREMENTS = new Set(); // no abilities: it cuts no tiles
 const PIXEL_RULES = {
   color_order: "RGB",
@@ -102,9 +102,12 @@ export function selectCategory(config, wanted) {
     refuse(`${CONFIG}: categories: ${found}; it holds: ${names.join(", ")}`);
   }
   const at = ["categories", name];
-  for (const key of ["roi", "tiling", "regions"])
-    if (field(config, at, "object")[key] != null)
-      refuse(`${CONFIG}: ${at.join(".")}.${key}: this reader knows none; ${UPGRADE}`);
+  const category = field(config, at, "object");
+  if (category.tiling != null)
+    refuse(`${CONFIG}: ${at.join(".")}.tiling: this reader knows none; ${UPGRADE}`);
+  // Regions that only explain change neither score nor label: they are left out.
+  if ((category.regions?.policy ?? "image_threshold") !== "image_threshold")
+    refuse(`${CONFIG}: ${at.join(".")}.regions: this reader finds none; ${UPGRADE}`);
   if (field(config, [...at, "thresholds", "compare"], "string") !== ">=")
     refuse(`${CONFIG}: ${at.join(".")}.thresholds.compare: is not ">="; ${UPGRADE}`);
   const graph = field(config, [...at, "graph"], "array");

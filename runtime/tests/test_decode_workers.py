@@ -17,8 +17,8 @@ from tiny_bundle import grey, save_picture, write_bundle
 
 from pyimgano_runtime.cli import main
 from pyimgano_runtime.predictor import Image, Prediction, Predictor
+from pyimgano_runtime.read_ahead import AHEAD_PER_WORKER
 from pyimgano_runtime.rows import (
-    AHEAD_PER_WORKER,
     MOST_WORKERS,
     default_decode_workers,
     predict_files,
@@ -178,14 +178,16 @@ def test_an_interrupted_process_ends_130_with_its_workers(
         stderr=subprocess.PIPE,
         text=True,
     )
-    while not any(p.stat().st_size for p in tmp_path.glob(".rows.jsonl.*.new")):
+    partial = tmp_path / "rows.jsonl.partial"
+    while not (partial.exists() and partial.stat().st_size):
         assert child.poll() is None
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=60)
     assert child.returncode == 130, err
     assert err.endswith("pyimgano-runtime: interrupted\n")
     assert "Traceback" not in err
-    assert not list(tmp_path.glob("*rows*"))
+    assert partial.read_text().endswith("}\n")
+    assert not output.exists()
 
 
 FLAT_MB = 6.0  # measured: 0.0 MB; 200 of these pictures alone would be 40 MB

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 from .cli_options import (
     EXIT_ANOMALY,
+    EXIT_GATE,
     EXIT_INPUTS,
     add_max_memory,
     add_threads,
     add_trust,
+    count,
     finite_number,
+    number_above_0,
     number_from_0,
     opened,
     say,
+    seconds,
+    share,
     warn_unlisted,
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from .infer_report import InferReport
+    from .infer_source import Source
+    from .ledger import Ledger
     from .predictor import Predictor
-    from .row_output import RowWriter
+    from .raw_frames import FrameShape
+    from .row_output import RowWriter, Tally
 
 
 def add_arguments(infer: argparse.ArgumentParser) -> None:
@@ -44,24 +51,15 @@ def add_arguments(infer: argparse.ArgumentParser) -> None:
         help='replaces its thresholds and p-values: what "calibrate" wrote',
     )
     infer.add_argument(
-        "--output",
-        metavar="FILE",
-        help="write the rows to FILE, complete or absent (default: stdout)",
+        "--review-band",
+        type=number_above_0,
+        metavar="R",
+        help="decision review where a score lies within R x |threshold| of the "
+        "threshold, such as 0.1 (default: the decision is the label)",
     )
-    infer.add_argument(
-        "--force", action="store_true", help="replace what exists at the outputs"
-    )
-    infer.add_argument(
-        "--save-maps", metavar="DIR", help="save each anomaly map as .npy"
-    )
-    infer.add_argument(
-        "--save-overlays",
-        metavar="DIR",
-        help="save each picture with its heat map (needs OpenCV)",
-    )
-    infer.add_argument(
-        "--fail-on-anomaly", action="store_true", help="exit 1 if one was seen"
-    )
+    _add_inputs(infer)
+    _add_outputs(infer)
+    _add_gates(infer)
     add_threads(infer)
     infer.add_argument(
         "--decode-workers",
@@ -72,28 +70,263 @@ def add_arguments(infer: argparse.ArgumentParser) -> None:
     )
     add_max_memory(infer)
     add_trust(infer)
-    infer.add_argument("input", nargs="+", metavar="INPUT", help="files or folders")
+
+
+def _add_inputs(infer: argparse.ArgumentParser) -> None:
+    source = infer.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "input",
+        nargs="*",
+        default=(),
+        metavar="INPUT",
+        help='files or folders; "-" is a list of paths on stdin, one a line',
+    )
+    source.add_argument(
+        "--watch",
+        metavar="DIR",
+        help="judge each file that comes into a folder, once it is complete: when it "
+        "was renamed in, or has stood still for a while; goes on where it was stopped",
+    )
+    source.add_argument(
+        "--frames",
+        type=_frame_shape,
+        metavar="HxWxC",
+        help="raw uint8 frames on stdin, C 1 (grey) or 3 (RGB)",
+    )
+    source.add_argument(
+        "--video",
+        metavar="FILE|INDEX",
+        help="the frames of a video file or of a camera (needs OpenCV)",
+    )
+    infer.add_argument(
+        "--pattern",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="which files of folders, by name, or by path in the folder where it has "
+        "a /; may be repeated (default: by the suffixes of pictures)",
+    )
+    infer.add_argument(
+        "--null", action="store_true", help="the paths on stdin end with NUL"
+    )
+    infer.add_argument(
+        "--settle",
+        type=seconds,
+        metavar="SECONDS",
+        help="how long size and time of a watched file must stand still (default: 1)",
+    )
+    infer.add_argument(
+        "--poll",
+        type=number_above_0,
+        metavar="SECONDS",
+        help="how often a watched folder is looked through (default: 0.5)",
+    )
+
+
+def _add_outputs(infer: argparse.ArgumentParser) -> None:
+    infer.add_argument(
+        "--output",
+        metavar="FILE",
+        help="write the rows to FILE, complete or absent (default: stdout)",
+    )
+    infer.add_argument(
+        "--format",
+        choices=("jsonl", "csv"),
+        default="jsonl",
+        help="of the rows (default: jsonl)",
+    )
+    infer.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the rows of FILE: inputs that have one are passed by",
+    )
+    infer.add_argument(
+        "--force", action="store_true", help="replace what exists at the outputs"
+    )
+    infer.add_argument(
+        "--run-report",
+        metavar="FILE",
+        help="write counts, percentiles, errors and gates as JSON at the end",
+    )
+    infer.add_argument(
+        "--save-maps", metavar="DIR", help="save each anomaly map as .npy"
+    )
+    infer.add_argument(
+        "--save-overlays",
+        metavar="DIR",
+        help="save each picture with its heat map (needs OpenCV)",
+    )
+
+
+def _add_gates(infer: argparse.ArgumentParser) -> None:
+    infer.add_argument(
+        "--fail-on-anomaly", action="store_true", help="exit 1 if one was seen"
+    )
+    infer.add_argument(
+        "--max-anomaly-rate",
+        type=share,
+        metavar="P",
+        help="exit 6 if more of the pictures scored are anomalies",
+    )
+    infer.add_argument(
+        "--max-error-rate",
+        type=share,
+        metavar="P",
+        help="exit 6 if more of the inputs failed (one that failed is 4 already)",
+    )
+    infer.add_argument(
+        "--min-processed",
+        type=count,
+        metavar="N",
+        help="exit 6 if fewer pictures were scored",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Judge each input, write its row, and give the exit code."""
-    with _no_collection():
-        paths, predictor, writer = _ready(options)
-    from .row_output import PictureSaver, write_rows
+    from .infer_source import list_source, refuse_contradictions
+    from .row_output import Drain
 
+    refuse_contradictions(options)
+    with ExitStack() as stack:
+        drain = stack.enter_context(Drain())
+        writer, ledger = _writer(options, stack)
+        source = list_source(options)
+        with _no_collection():
+            predictor = _predictor(options, writer)
+        if drain.asked:  # by SIGTERM, before there was anything to finish
+            return 0
+        return _judge(options, source, predictor, writer, ledger)
+
+
+def _judge(
+    options: argparse.Namespace,
+    source: Source,
+    predictor: Predictor,
+    writer: RowWriter | Ledger,
+    ledger: Ledger | None,
+) -> int:
+    """Write the rows, and the report where one is asked for; give the exit code."""
+    from .infer_source import decode_workers, open_source
+    from .row_output import PictureSaver, Tally, write_rows
+
+    tally, report = Tally(), _report(options, predictor)
     saver = PictureSaver(
-        options.save_maps, options.save_overlays, predictor, force=options.force
+        options.save_maps,
+        options.save_overlays,
+        predictor,
+        force=options.force or options.resume or options.watch is not None,
     )
-    tally = write_rows(
-        *(predictor, paths, writer, saver),
-        say=say,
-        decode_workers=options.decode_workers,
-    )
+
+    def pass_by(row: dict[str, Any]) -> None:
+        tally.add(row)
+        saver.pass_by(row)
+        if report is not None:
+            report.statistics.add(row)
+
+    inputs = open_source(source, options, predictor.rules, ledger)
+    if ledger is not None:
+        ledger.begin(_settings(options, predictor), pass_by)
+        if tally.done:
+            say(f"{options.output}: goes on after the {tally.done} rows that are there")
+    at_the_end = nullcontext() if report is None else report.written_at_the_end(tally)
+    with at_the_end:
+        write_rows(
+            *(predictor, inputs, writer, saver),
+            say=say,
+            decode_workers=decode_workers(options),
+            review_band=options.review_band,
+            tally=tally,
+            observe=None if report is None else report.statistics.add,
+            total=source.total,
+        )
+    missed = report is not None and report.missed_gates()
+    return _exit_code(options, tally, missed)
+
+
+def _exit_code(options: argparse.Namespace, tally: Tally, missed: bool) -> int:
+    """Give the first code that is true: DESIGN section 7 orders them."""
     if tally.stopped:
         return 0
     if tally.failed:
         return EXIT_INPUTS
+    if missed:
+        return EXIT_GATE
     return EXIT_ANOMALY if tally.anomalies and options.fail_on_anomaly else 0
+
+
+def _writer(
+    options: argparse.Namespace, stack: ExitStack
+) -> tuple[RowWriter | Ledger, Ledger | None]:
+    """Give what takes the rows; a file is held until the stack ends."""
+    from .row_format import row_format
+    from .row_output import RowWriter
+
+    watched = options.watch is not None
+    form = row_format(options.format, watched=watched)
+    if options.output is None:
+        return RowWriter(None, force=False, form=form), None
+    from .ledger import Ledger
+
+    ledger = Ledger(options.output, form, watched=watched)
+    stack.enter_context(ledger.locked(resume=options.resume, force=options.force))
+    return ledger, ledger
+
+
+def _predictor(options: argparse.Namespace, writer: RowWriter | Ledger) -> Predictor:
+    """Give what judges the pictures, once the bundle is checked."""
+    from .predictor import Predictor
+
+    thresholds = None
+    if options.thresholds is not None:
+        from .thresholds_file import read_thresholds_file
+
+        thresholds = read_thresholds_file(options.thresholds)
+    bundle = opened(options)
+    writer.keep_out_of(bundle.root)
+    warn_unlisted(bundle.unlisted_files())
+    return Predictor.open(
+        bundle,
+        category=options.category,
+        threads=options.threads,
+        threshold=options.threshold,
+        thresholds=thresholds,
+    )
+
+
+def _report(options: argparse.Namespace, predictor: Predictor) -> InferReport | None:
+    """Give what counts for a report or for gates, where one is asked for."""
+    gates = (options.max_anomaly_rate, options.max_error_rate, options.min_processed)
+    if options.run_report is None and gates == (None, None, None):
+        return None
+    from .infer_report import InferReport
+
+    return InferReport(options, predictor)
+
+
+def _settings(options: argparse.Namespace, predictor: Predictor) -> dict[str, Any]:
+    """Give what a row depends on besides its input: a ledger's rows have it equal."""
+    bundle = predictor.bundle
+    return {
+        "bundle_sha256": None if bundle is None else bundle.sha256,
+        "category": predictor.category,
+        "threshold": predictor.threshold,
+        "threshold_source": predictor.threshold_source,
+        "review_band": options.review_band,
+        "format": options.format,
+        "watch": options.watch,
+        "save_maps": options.save_maps,
+        "save_overlays": options.save_overlays,
+    }
+
+
+def _frame_shape(text: str) -> FrameShape:
+    from .raw_frames import parse_frames
+
+    try:
+        return parse_frames(text)
+    except ValueError as cause:
+        raise argparse.ArgumentTypeError(str(cause)) from cause
 
 
 @contextmanager
@@ -109,29 +342,3 @@ def _no_collection() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-
-
-def _ready(options: argparse.Namespace) -> tuple[list[Path], Predictor, RowWriter]:
-    """Give the pictures, what judges them and what takes the rows, all checked."""
-    from .predictor import Predictor
-    from .row_output import RowWriter
-    from .sources import list_inputs
-
-    thresholds = None
-    if options.thresholds is not None:
-        from .thresholds_file import read_thresholds_file
-
-        thresholds = read_thresholds_file(options.thresholds)
-    writer = RowWriter(options.output, force=options.force)
-    paths = list_inputs(options.input)
-    bundle = opened(options)
-    writer.keep_out_of(bundle.root)
-    warn_unlisted(bundle.unlisted_files())
-    predictor = Predictor.open(
-        bundle,
-        category=options.category,
-        threads=options.threads,
-        threshold=options.threshold,
-        thresholds=thresholds,
-    )
-    return paths, predictor, writer

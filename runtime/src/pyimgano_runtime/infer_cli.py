@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .ledger import Ledger
     from .predictor import Predictor
     from .raw_frames import FrameShape
-    from .row_output import RowWriter, Tally
+    from .row_output import Drain, RowWriter, Tally
 
 
 def add_arguments(infer: argparse.ArgumentParser) -> None:
@@ -196,7 +196,7 @@ def run(options: argparse.Namespace) -> int:
             predictor = _predictor(options, writer)
         if drain.asked:  # by SIGTERM, before there was anything to finish
             return 0
-        return _judge(options, source, predictor, writer, ledger)
+        return _judge(options, source, predictor, writer, ledger, drain)
 
 
 def _judge(
@@ -205,6 +205,7 @@ def _judge(
     predictor: Predictor,
     writer: RowWriter | Ledger,
     ledger: Ledger | None,
+    drain: Drain,
 ) -> int:
     """Write the rows, and the report where one is asked for; give the exit code."""
     from .infer_source import decode_workers, open_source
@@ -239,6 +240,7 @@ def _judge(
             tally=tally,
             observe=None if report is None else report.statistics.add,
             total=source.total,
+            drain=drain,
         )
     missed = report is not None and report.missed_gates()
     return _exit_code(options, tally, missed)

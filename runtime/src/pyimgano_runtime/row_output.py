@@ -11,7 +11,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
@@ -82,6 +82,7 @@ def write_rows(
     tally: Tally | None = None,
     observe: Callable[[dict[str, Any]], None] | None = None,
     total: int | None = None,
+    drain: Drain | None = None,
 ) -> Tally:
     """Judge each input, write its row and its pictures, and say how it went.
 
@@ -94,13 +95,14 @@ def write_rows(
         tally: goes on from here, where some inputs have their row from before.
         observe: told each row once it is written.
         total: how many inputs there are, where that is known.
+        drain: one that is at work already; default: one for this call.
     """
     from .rows import default_decode_workers, predict_inputs
 
     tally = Tally() if tally is None else tally
     if decode_workers is None:
         decode_workers = default_decode_workers()
-    with Drain() as drain, writer:
+    with Drain() if drain is None else nullcontext(drain) as drain, writer:
         rows = predict_inputs(
             *(predictor, _until_asked(inputs, drain)),
             with_map=saver.needed,

@@ -76,9 +76,9 @@ def _watch(
                 say(f"{watched.folder}: is back")
             gone = False
         ready, waiting = _sift(found, waiting, done, start - watched.settle_s)
-        took = time.monotonic() - start
-        yield from ready
-        yield from _pause(max(watched.poll_s, SHARE_OF_TIME * took))
+        now = time.monotonic()
+        yield from ready  # while these are judged, the time goes on
+        yield from _pause(now + max(watched.poll_s, SHARE_OF_TIME * (now - start)))
 
 
 def _sift(
@@ -146,9 +146,8 @@ def _was_renamed(facts: os.stat_result) -> bool:
     return facts.st_ctime_ns > facts.st_mtime_ns
 
 
-def _pause(seconds: float) -> Iterator[None]:
-    """Wait, and give None again and again meanwhile."""
-    end = time.monotonic() + seconds
+def _pause(end: float) -> Iterator[None]:
+    """Wait until then, and give None again and again meanwhile."""
     yield None
     while (left := end - time.monotonic()) > 0:
         time.sleep(min(left, LOOK_AROUND_S))

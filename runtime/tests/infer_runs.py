@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +54,18 @@ def told(child: subprocess.Popen[str]) -> str:
     """Wait for a process, close its pipes and give its stderr."""
     _, err = child.communicate(timeout=PATIENCE)
     return err
+
+
+@contextmanager
+def on_stdin(data: bytes) -> Iterator[None]:
+    """Let file descriptor 0 give these bytes for the block."""
+    before = os.dup(0)
+    with tempfile.TemporaryFile() as stream:
+        stream.write(data)
+        stream.seek(0)
+        os.dup2(stream.fileno(), 0)
+    try:
+        yield
+    finally:
+        os.dup2(before, 0)
+        os.close(before)

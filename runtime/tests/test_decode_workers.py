@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ import pytest
 from tiny_bundle import grey, save_picture, write_bundle
 
 from pyimgano_runtime.cli import main
+from pyimgano_runtime.inputs import Input
 from pyimgano_runtime.predictor import Image, Prediction, Predictor
-from pyimgano_runtime.read_ahead import AHEAD_PER_WORKER
+from pyimgano_runtime.read_ahead import AHEAD_PER_WORKER, loaded
 from pyimgano_runtime.rows import (
     MOST_WORKERS,
     default_decode_workers,
@@ -123,6 +124,19 @@ def test_few_pictures_wait_and_none_is_decoded_after_the_end(
     left = len(read)
     assert threading.active_count() == before
     assert left < len(photos)
+
+
+def test_a_picture_does_not_wait_until_more_of_them_come(
+    predictor: Predictor, photos: list[Path]
+) -> None:
+    def source() -> Iterator[Input | None]:
+        yield Input("a", photos[0])
+        yield None
+        raise AssertionError("asked for more, with a picture in hand")
+
+    pictures = loaded(predictor.read, source(), workers=4)
+    assert next(pictures)[0].name == "a"
+    pictures.close()
 
 
 def test_a_picture_too_large_for_a_worker_costs_its_own_row_only(

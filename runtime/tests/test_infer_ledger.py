@@ -9,6 +9,8 @@ import resource
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -237,7 +239,7 @@ def test_options_that_contradict_each_other_are_refused(
 
 
 def test_a_second_process_on_a_ledger_is_refused_and_the_first_goes_on(
-    bundle: str, photos: Path, output: Path
+    bundle: str, photos: Path, output: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = [bundle, "--output", output, "-"]
     first = started(*command, stdin=subprocess.PIPE)
@@ -247,9 +249,9 @@ def test_a_second_process_on_a_ledger_is_refused_and_the_first_goes_on(
     partial = output.with_name("rows.jsonl.partial")
     wait_for(lambda: lines_in(partial) == 1, first)
     for flag in ("--resume", "--force"):
-        second = started(*command, flag, stdin=subprocess.DEVNULL)
-        assert "another process is writing to this output file" in told(second)
-        assert second.returncode == 2
+        assert main(["infer", "--bundle", *map(str, command), flag]) == 2
+        err = capsys.readouterr().err
+        assert "another process is writing to this output file" in err
     first.stdin.write(f"{photos / '1.png'}\n")
     told(first)
     assert first.returncode == 0
@@ -264,9 +266,8 @@ def test_the_lock_of_a_process_that_was_killed_holds_nobody_up(
     first.kill()
     told(first)
     assert output.with_name(".rows.jsonl.lock").exists()
-    second = started(bundle, "--output", output, "--resume", photos / "0.png")
-    told(second)
-    assert second.returncode == 0
+    command = ["infer", "--bundle", bundle, "--output", str(output), "--resume"]
+    assert main([*command, str(photos / "0.png")]) == 0
     assert inputs_of(output) == ["0.png"]
 
 
@@ -295,27 +296,37 @@ def test_every_file_has_exactly_one_row_after_kills_at_random_moments(
     assert inputs_of(output) == names
 
 
-def limited(n_bytes: int) -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, n_bytes))
+@contextmanager
+def disk_of(n_bytes: int) -> Iterator[None]:
+    """Let no file grow beyond some bytes: the system's own refusal, of this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv"])
 def test_a_full_disk_ends_5_in_words_and_resume_loses_nothing(
-    bundle: str, photos: Path, tmp_path: Path, form: str
+    bundle: str,
+    photos: Path,
+    tmp_path: Path,
+    form: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    output = tmp_path / "rows"
-    command = [bundle, "--output", output, "--format", form, photos]
-    child = started(*command, preexec_fn=lambda: limited(2048))
-    err = told(child)
-    assert child.returncode == 5, err
+    output, partial = tmp_path / "rows", tmp_path / "rows.partial"
+    command = ["infer", "--bundle", bundle, "--output", str(output), str(photos)]
+    command += ["--format", form]
+    with disk_of(2048):
+        assert main(command) == 5
+    err = capsys.readouterr().err
     assert "the rows so far are kept: make room and go on by --resume" in err
     assert "Traceback" not in err
     assert not output.exists()
-    partial = tmp_path / "rows.partial"
     assert partial.read_bytes().endswith(b"\n")
-    child = started(*command, "--resume")
-    told(child)
-    assert child.returncode == 4
+    assert 1 < lines_in(partial) < 10
+    assert main([*command, "--resume"]) == 4
     assert lines_in(output) == 10 + (form == "csv")
 
 
@@ -330,41 +341,27 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(
     assert f"{place}: cannot be written" in err
 
 
-def test_sigint_ends_130_and_resume_goes_on(
-    bundle: str, photos: Path, output: Path
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("SIGINT", 130, "pyimgano-runtime: interrupted\n"),
+        ("SIGTERM", 0, "stopped by SIGTERM after "),
+    ],
+)
+def test_resume_goes_on_where_a_signal_stopped_a_run(
+    bundle: str, photos: Path, output: Path, name: str, code: int, words: str
 ) -> None:
-    many = [photos / "0.png"] * 500
+    many = [str(photos / "0.png")] * 500
     child = started(bundle, "--output", output, *many)
     partial = output.with_name("rows.jsonl.partial")
     wait_for(lambda: lines_in(partial) > 3, child)
-    child.send_signal(signal.SIGINT)
-    assert told(child).endswith("pyimgano-runtime: interrupted\n")
-    assert child.returncode == 130
-    assert 3 < lines_in(partial) < 500
-    child = started(bundle, "--output", output, "--resume", *many)
-    told(child)
-    assert child.returncode == 0
-    assert lines_in(output) == 500
-
-
-def test_what_sigterm_stopped_is_gone_on_with(
-    bundle: str, photos: Path, output: Path
-) -> None:
-    many = [photos / "0.png"] * 500
-    child = started(bundle, "--output", output, *many)
-    partial = output.with_name("rows.jsonl.partial")
-    wait_for(lambda: lines_in(partial) > 3, child)
-    child.send_signal(signal.SIGTERM)
-    told(child)
-    assert child.returncode == 0
-    assert 3 < lines_in(output) < 500
-    assert (
-        main(
-            ["infer", "--bundle", bundle, "--output", str(output), "--resume"]
-            + [str(path) for path in many]
-        )
-        == 0
-    )
+    child.send_signal(signal.Signals[name])
+    assert words in told(child)
+    assert child.returncode == code
+    left = partial if name == "SIGINT" else output
+    assert 3 < lines_in(left) < 500
+    command = ["infer", "--bundle", bundle, "--output", str(output), "--resume"]
+    assert main([*command, *many]) == 0
     assert lines_in(output) == 500
 
 

@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from infer_runs import INFER, started, told
+from infer_runs import on_stdin, started, told
 from tiny_bundle import grey, save_picture, write_bundle
 
 from pyimgano_runtime.cli import main
@@ -43,12 +43,21 @@ def names(inputs: Iterator[Input | None]) -> list[str]:
     return [item.name for item in inputs if item is not None]
 
 
-def rows(bundle: str, *arguments: str, given: bytes) -> list[dict[str, Any]]:
-    done = subprocess.run(
-        [*INFER, bundle, *arguments], input=given, capture_output=True
-    )
-    assert done.returncode in (0, 4), done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+Judge = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture
+def judge(bundle: str, capsys: pytest.CaptureFixture[str]) -> Judge:
+    """Give the rows of a command line for what stands on stdin."""
+
+    def rows(*arguments: str | Path, given: bytes) -> list[dict[str, Any]]:
+        with on_stdin(given):
+            code = main(["infer", "--bundle", bundle, *map(str, arguments)])
+        found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert code == (0 if all(row["ok"] for row in found) else 4)
+        return found
+
+    return rows
 
 
 @pytest.mark.parametrize(
@@ -92,15 +101,13 @@ def test_a_line_that_is_no_path_is_refused(pipe: tuple[int, int]) -> None:
 
 
 def test_a_list_stands_among_other_inputs_in_its_place(
-    bundle: str, tmp_path: Path
+    judge: Judge, tmp_path: Path
 ) -> None:
     for name in ("a.png", "b.png", "folder/c.png"):
         save_picture(tmp_path / name, grey(1))
     listed = f"{tmp_path / 'b.png'}\n{tmp_path / 'nowhere.png'}\n{tmp_path}\n"
-    found = rows(
-        *(bundle, str(tmp_path / "a.png"), "-", str(tmp_path / "folder")),
-        given=listed.encode(),
-    )
+    arguments = (tmp_path / "a.png", "-", tmp_path / "folder")
+    found = judge(*arguments, given=listed.encode())
     last = [Path(row["input"]).name for row in found]
     assert last == ["a.png", "b.png", "nowhere.png", tmp_path.name, "c.png"]
     codes = [row["error"] and row["error"]["code"] for row in found]
@@ -124,8 +131,8 @@ def test_a_list_without_end_gives_rows_as_it_comes_and_drains(
     assert child.returncode == 0
 
 
-def test_an_empty_list_is_no_error(bundle: str) -> None:
-    assert rows(bundle, "-", given=b"") == []
+def test_an_empty_list_is_no_error(judge: Judge) -> None:
+    assert judge("-", given=b"") == []
 
 
 @pytest.mark.parametrize(
@@ -199,10 +206,10 @@ def test_frames_beyond_the_limit_are_refused_unread() -> None:
         frame_inputs(0, FrameShape(4, 6, 3), max_pixels=23)
 
 
-def test_raw_frames_become_rows(bundle: str, tmp_path: Path) -> None:
+def test_raw_frames_become_rows(judge: Judge) -> None:
     frames = b"".join(grey(value, 20, 30).tobytes() for value in (40, 200))
     given = frames + b"\0" * 7
-    found = rows(bundle, "--frames", "20x30x3", given=given)
+    found = judge("--frames", "20x30x3", given=given)
     assert [row["input"] for row in found] == [f"frame-00000{n}" for n in range(3)]
     assert [row["score"] for row in found] == [40.0, 200.0, None]
     assert [row["decision"] for row in found] == ["normal", "anomaly", None]
@@ -210,8 +217,8 @@ def test_raw_frames_become_rows(bundle: str, tmp_path: Path) -> None:
     assert set(found[0]["ms"]) == {"decode", "infer", "post", "total"}
 
 
-def test_grey_frames_are_scored_as_grey_pictures(bundle: str) -> None:
-    (row,) = rows(bundle, "--frames", "20x30x1:uint8", given=bytes([77]) * 600)
+def test_grey_frames_are_scored_as_grey_pictures(judge: Judge) -> None:
+    (row,) = judge("--frames", "20x30x1:uint8", given=bytes([77]) * 600)
     assert row["score"] == 77.0
 
 

@@ -112,15 +112,14 @@ def open_source(
         from .video import video_inputs
 
         return video_inputs(options.video)
-    from .path_list import STDIN
-
     if options.frames is not None:
+        from .path_list import STDIN
         from .raw_frames import frame_inputs
 
         return frame_inputs(STDIN, options.frames, max_pixels=rules.max_pixels)
     inputs: Inputs = file_inputs(source.before)
     if source.after is not None:
-        from .path_list import listed_inputs
+        from .path_list import STDIN, listed_inputs
 
         on_stdin = listed_inputs(STDIN, null=options.null)
         inputs = chain(inputs, on_stdin, file_inputs(source.after))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, BinaryIO, Final, Protocol
+from typing import Any, BinaryIO, Final, TypeAlias
 
 from .errors import ConfigError
 
@@ -24,35 +24,21 @@ _NUMBERS: Final = frozenset(
 )
 
 
-class RowFormat(Protocol):
-    """How rows stand in a file."""
-
-    @property
-    def head(self) -> str:
-        """What the file begins with: "" or a line."""
-
-    def text(self, row: dict[str, Any], encoding: str) -> str:
-        """Give a row as one line, with its end, that the encoding can hold."""
-
-    def records(self, lines: Iterable[bytes]) -> Iterator[bytes]:
-        """Give what stands in a file, record by record; the last may be torn."""
-
-    def row(self, record: bytes) -> dict[str, Any] | None:
-        """Give the row of a record; None where it is none, or torn."""
-
-
 class JsonLines:
     """One JSON object a line."""
 
-    head: Final = ""
+    head: Final = ""  # what a file begins with
 
     def text(self, row: dict[str, Any], encoding: str) -> str:
+        """Give a row as one line, with its end, that the encoding can hold."""
         return json_in(row, encoding) + "\n"
 
     def records(self, lines: Iterable[bytes]) -> Iterator[bytes]:
+        """Give what stands in a file, record by record; the last may be torn."""
         return iter(lines)
 
     def row(self, record: bytes) -> dict[str, Any] | None:
+        """Give the row of a record; None where it is none, or torn."""
         if not record.endswith(b"\n"):
             return None
         try:
@@ -103,6 +89,9 @@ class Csv:
             return None
         row = _nested(flat)
         return row if _is_row(row) else None
+
+
+RowFormat: TypeAlias = JsonLines | Csv
 
 
 def row_format(name: str, *, watched: bool = False) -> RowFormat:

@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from .errors import ConfigError
 from .row_format import JsonLines, RowFormat, json_in, looks_like_rows
 
 if TYPE_CHECKING:
     from .inputs import Input, Inputs
+    from .ledger import Ledger
     from .predictor import Predictor
 
 SHOWN_FAILURES: Final = 5
@@ -55,25 +56,10 @@ class Tally:
         )
 
 
-class Writer(Protocol):
-    """Takes the rows: `RowWriter` or a `ledger.Ledger`."""
-
-    @property
-    def to_file(self) -> bool:
-        """Whether the rows go to a file, not to stdout."""
-
-    def __enter__(self) -> Any: ...
-
-    def write(self, row: dict[str, Any]) -> None:
-        """Write one row."""
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None: ...
-
-
 def write_rows(
     predictor: Predictor,
     inputs: Inputs,
-    writer: Writer,
+    writer: RowWriter | Ledger,
     saver: PictureSaver,
     *,
     say: Callable[[str], None],

@@ -66,12 +66,12 @@ suffix = sys.argv[2]
 paths = [path + suffix for path, _, _ in json.load(sys.stdin)]
 whole = rows.scored_row
 count = 0
-def sampled(*facts):
+def sampled(*facts, **named):
     global count
     count += 1
     if count % every == 0:
         print(sample(), file=sys.stderr, flush=True)
-    return whole(*facts)
+    return whole(*facts, **named)
 rows.scored_row = sampled
 code = cli.main(["infer", *sys.argv[3:], *paths])
 raise SystemExit(code)

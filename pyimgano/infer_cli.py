@@ -167,6 +167,7 @@ def _judge(
     decode_workers: int | None,
 ) -> int:
     from pyimgano_runtime.bundle import unlisted_warnings
+    from pyimgano_runtime.inputs import file_inputs
     from pyimgano_runtime.row_output import PictureSaver, RowWriter, write_rows
     from pyimgano_runtime.sources import list_inputs
 
@@ -197,7 +198,10 @@ def _judge(
         _say(f"warning: {warning}")
     saver = PictureSaver(save_maps, save_overlays, predictor, force=force)
     tally = write_rows(
-        *(predictor, paths, writer, saver), say=_say, decode_workers=decode_workers
+        *(predictor, file_inputs(paths), writer, saver),
+        say=_say,
+        decode_workers=decode_workers,
+        total=len(paths),
     )
     return EXIT_FAILED if tally.failed else 0
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ import pytest
 from tiny_bundle import grey, save_picture, write_bundle
 
 from pyimgano_runtime.cli import main
+from pyimgano_runtime.inputs import Input
 from pyimgano_runtime.predictor import Image, Prediction, Predictor
+from pyimgano_runtime.read_ahead import AHEAD_PER_WORKER, loaded
 from pyimgano_runtime.rows import (
-    AHEAD_PER_WORKER,
     MOST_WORKERS,
     default_decode_workers,
     predict_files,
@@ -125,6 +126,19 @@ def test_few_pictures_wait_and_none_is_decoded_after_the_end(
     assert left < len(photos)
 
 
+def test_a_picture_does_not_wait_until_more_of_them_come(
+    predictor: Predictor, photos: list[Path]
+) -> None:
+    def source() -> Iterator[Input | None]:
+        yield Input("a", photos[0])
+        yield None
+        raise AssertionError("asked for more, with a picture in hand")
+
+    pictures = loaded(predictor.read, source(), workers=4)
+    assert next(pictures)[0].name == "a"
+    pictures.close()
+
+
 def test_a_picture_too_large_for_a_worker_costs_its_own_row_only(
     predictor: Predictor, photos: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,14 +192,16 @@ def test_an_interrupted_process_ends_130_with_its_workers(
         stderr=subprocess.PIPE,
         text=True,
     )
-    while not any(p.stat().st_size for p in tmp_path.glob(".rows.jsonl.*.new")):
+    partial = tmp_path / "rows.jsonl.partial"
+    while not (partial.exists() and partial.stat().st_size):
         assert child.poll() is None
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=60)
     assert child.returncode == 130, err
     assert err.endswith("pyimgano-runtime: interrupted\n")
     assert "Traceback" not in err
-    assert not list(tmp_path.glob("*rows*"))
+    assert partial.read_text().endswith("}\n")
+    assert not output.exists()
 
 
 FLAT_MB = 6.0  # measured: 0.0 MB; 200 of these pictures alone would be 40 MB

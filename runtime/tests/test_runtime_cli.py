@@ -21,7 +21,8 @@ from pyimgano_runtime.cli import main
 
 ROW_KEYS = [
     *("schema_version", "input", "category", "ok", "score", "p_value", "threshold"),
-    *("threshold_source", "label", "regions", "ms", "bundle_sha256", "error"),
+    *("threshold_source", "label", "decision", "regions", "ms", "bundle_sha256"),
+    "error",
 ]
 COMMAND = [sys.executable, "-m", "pyimgano_runtime"]
 
@@ -95,7 +96,8 @@ def test_output_takes_the_rows_and_leaves_stdout_empty(
     assert main(command) == 4
     assert capsys.readouterr().out == ""
     assert [row["ok"] for row in rows_of(output.read_text())] == [True, False, True]
-    assert {p.name for p in tmp_path.iterdir()} == {"bundle", "photos", "rows.jsonl"}
+    left = {"bundle", "photos", "rows.jsonl", ".rows.jsonl.ledger"}
+    assert {p.name for p in tmp_path.iterdir()} == left
 
 
 def test_an_existing_output_is_refused_and_replaced_with_force(
@@ -154,7 +156,7 @@ def test_an_output_that_is_no_file_is_refused_before_any_work(
     assert stat.S_ISFIFO((tmp_path / "fifo").stat().st_mode)
 
 
-def test_an_interruption_leaves_no_half_of_the_output(
+def test_an_interruption_keeps_the_rows_apart_and_leaves_no_half_of_the_output(
     bundle: str,
     photos: Path,
     tmp_path: Path,
@@ -174,7 +176,10 @@ def test_an_interruption_leaves_no_half_of_the_output(
     output = tmp_path / "rows.jsonl"
     command = ["infer", "--bundle", bundle, "--output", str(output), str(photos)]
     assert main(command) == 130
-    assert {p.name for p in tmp_path.iterdir()} == {"bundle", "photos"}
+    left = {"bundle", "photos", "rows.jsonl.partial", ".rows.jsonl.ledger"}
+    assert {p.name for p in tmp_path.iterdir()} == left
+    rows = rows_of((tmp_path / "rows.jsonl.partial").read_text())
+    assert [row["ok"] for row in rows] == [True, False]
     assert "interrupted" in capsys.readouterr().err
 
 
@@ -508,7 +513,7 @@ def test_sigterm_finishes_the_picture_at_hand_keeps_the_rows_and_ends_0(
     assert child.stderr is not None
     first = ""
     if to_file:
-        while not any(p.stat().st_size for p in tmp_path.glob(".rows.jsonl.*.new")):
+        while not any(p.stat().st_size for p in tmp_path.glob("rows.jsonl.partial")):
             assert child.poll() is None
     else:
         first = child.stdout.readline()
@@ -521,7 +526,7 @@ def test_sigterm_finishes_the_picture_at_hand_keeps_the_rows_and_ends_0(
     rows = rows_of(output.read_text() if to_file else first + out)
     assert 0 < len(rows) < 20_001
     assert f"stopped by SIGTERM after {len(rows)} of 20001 pictures" in err
-    assert not list(tmp_path.glob(".rows*"))
+    assert not list(tmp_path.glob("*.partial"))
 
 
 def test_infer_works_in_a_thread_and_leaves_signals_alone(

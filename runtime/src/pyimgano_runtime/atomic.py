@@ -254,8 +254,8 @@ def _delete(old: Path, gone: Path) -> None:
 
 
 @contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
-    """Hold the lock of an output folder.
+def only_writer(folder: Path, kind: str = "folder") -> Iterator[None]:
+    """Hold the lock of an output folder, or of a file: `kind` is what errors call it.
 
     The system frees it when its process ends, however it ends. A process id in the
     file would not do: in a container the next start has the same one.
@@ -265,10 +265,10 @@ def only_writer(folder: Path) -> Iterator[None]:
     """
     path = _beside(folder, "lock")
     with _cannot_be_written(folder):
-        file = _open_locked(path)
+        file = _open_locked(path, kind)
         while not _is_at(file, path):  # its last holder removed it meanwhile
             os.close(file)
-            file = _open_locked(path)
+            file = _open_locked(path, kind)
     try:
         yield
     finally:
@@ -281,15 +281,15 @@ def only_writer(folder: Path) -> Iterator[None]:
             os.close(file)
 
 
-def _open_locked(path: Path) -> int:
+def _open_locked(path: Path, kind: str) -> int:
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         _lock(file)
     except BlockingIOError as error:
         os.close(file)
         raise ConfigError(
-            f"{path}: another process is writing to this output folder; wait for it, "
-            "or name another output folder"
+            f"{path}: another process is writing to this output {kind}; wait for it, "
+            f"or name another output {kind}"
         ) from error
     return file
 

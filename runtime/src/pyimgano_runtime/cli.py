@@ -1,7 +1,8 @@
 """`pyimgano-runtime`: infer, check, info, bench and calibrate, without torch.
 
 Exit codes: 0 done; 1 an anomaly was seen (only with --fail-on-anomaly); 2 usage;
-3 bundle refused; 4 some inputs failed; 5 runtime or parity failure; 130 interrupted.
+3 bundle refused; 4 some inputs failed; 5 runtime or parity failure; 6 a gate was
+missed; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ PROGRAM: Final = "pyimgano-runtime"
 EXIT_TEXT: Final = (
     "exit codes: 0 done; 1 anomaly seen (with --fail-on-anomaly); 2 usage; "
     "3 bundle refused; 4 some inputs failed; 5 runtime or parity failure; "
-    "130 interrupted"
+    "6 gate missed; 130 interrupted"
 )
 
 _GPU_DRIVERS: Final = ("cuda", "gpu", "tensorrt", "trt", "nv", "migraphx", "rocm")

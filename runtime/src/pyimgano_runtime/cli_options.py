@@ -17,6 +17,7 @@ EXIT_USAGE: Final = 2
 EXIT_BUNDLE: Final = 3
 EXIT_INPUTS: Final = 4
 EXIT_RUNTIME: Final = 5
+EXIT_GATE: Final = 6
 EXIT_INTERRUPTED: Final = 130
 SIGNATURE_TEXT: Final = (
     "lies beside the bundle; not verified here (pyimgano bundle verify --signature)"
@@ -129,6 +130,33 @@ def finite_number(text: str) -> float:
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f'found "{text}", expected a finite number')
     return value
+
+
+def number_above_0(text: str) -> float:
+    value = finite_number(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f'found "{text}", expected more than 0')
+    return value
+
+
+def seconds(text: str) -> float:
+    value = finite_number(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f'found "{text}", expected 0 or more seconds')
+    return value
+
+
+def share(text: str) -> float:
+    value = finite_number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f'found "{text}", expected a share, 0 to 1')
+    return value
+
+
+def count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 15):
+        raise argparse.ArgumentTypeError(f'found "{text}", expected a whole number')
+    return int(text)
 
 
 def memory_size(text: str) -> int:

@@ -5,21 +5,23 @@ Used by `pyimgano-runtime infer` and by `pyimgano infer`, so that both write the
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from .errors import ConfigError
+from .row_format import JsonLines, RowFormat, json_in, looks_like_rows
 
 if TYPE_CHECKING:
+    from .inputs import Input, Inputs
+    from .ledger import Ledger
     from .predictor import Predictor
 
 SHOWN_FAILURES: Final = 5
@@ -31,72 +33,105 @@ class Tally:
 
     done: int = 0
     failed: int = 0
-    anomalies: int = 0
+    anomalies: int = 0  # by label
+    decided: Counter[str] = field(default_factory=Counter)
     stopped: bool = False  # by SIGTERM, before all were done
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Count one row."""
+        self.done += 1
+        self.failed += not row["ok"]
+        self.anomalies += row["label"] == "anomaly"
+        if row["ok"]:
+            self.decided[row["decision"]] += 1
 
     def summary(self) -> str:
         """Give the last line of a command."""
-        normal = self.done - self.failed - self.anomalies
+        review = self.decided["review"]
         return (
-            f"{self.done} pictures: {self.anomalies} anomaly, {normal} normal, "
-            f"{self.failed} failed"
+            f"{self.done} pictures: {self.decided['anomaly']} anomaly, "
+            f"{self.decided['normal']} normal, "
+            + (f"{review} review, " if review else "")
+            + f"{self.failed} failed"
         )
 
 
 def write_rows(
     predictor: Predictor,
-    paths: Sequence[Path],
-    writer: RowWriter,
+    inputs: Inputs,
+    writer: RowWriter | Ledger,
     saver: PictureSaver,
     *,
     say: Callable[[str], None],
     decode_workers: int | None = None,
+    review_band: float | None = None,
+    tally: Tally | None = None,
     observe: Callable[[dict[str, Any]], None] | None = None,
+    total: int | None = None,
+    drain: Drain | None = None,
 ) -> Tally:
-    """Judge each file, write its row and its pictures, and say how it went.
+    """Judge each input, write its row and its pictures, and say how it went.
 
-    SIGTERM ends it after the picture at hand.
+    SIGTERM ends it after the pictures at hand.
 
     Args:
         say: takes a line for the person at the screen; stdout may be carrying rows.
-        decode_workers: see `rows.predict_files`; None: as many as suit this machine.
+        decode_workers: see `rows.predict_inputs`; None: as many as suit this machine.
+        review_band: see `rows.decision_of`.
+        tally: goes on from here, where some inputs have their row from before.
         observe: told each row once it is written.
+        total: how many inputs there are, where that is known.
+        drain: one that is at work already; default: one for this call.
     """
-    from .rows import default_decode_workers, predict_files
+    from .rows import default_decode_workers, predict_inputs
 
-    tally = Tally()
+    tally = Tally() if tally is None else tally
     if decode_workers is None:
         decode_workers = default_decode_workers()
-    rows = predict_files(
-        *(predictor, paths), with_map=saver.needed, decode_workers=decode_workers
-    )
-    with writer, Drain() as drain, closing(rows):
-        for path, (row, image, prediction) in zip(paths, rows, strict=True):
-            writer.write(row)
-            if observe is not None:
-                observe(row)
-            tally.done += 1
-            tally.failed += not row["ok"]
-            # The rows go to a file: say on the screen what is wrong.
-            shown = writer.to_file and tally.failed <= SHOWN_FAILURES
-            if row["error"] is not None and shown:
-                say(f"failed: {row['error']['message']}")
-            tally.anomalies += row["label"] == "anomaly"
-            if image is not None and prediction is not None:
-                saver.save(path, image, prediction)
-            if drain.asked:
-                break
+    with Drain() if drain is None else nullcontext(drain) as drain, writer:
+        rows = predict_inputs(
+            *(predictor, _until_asked(inputs, drain)),
+            with_map=saver.needed,
+            decode_workers=decode_workers,
+            review_band=review_band,
+        )
+        failed_before = tally.failed
+        with closing(rows):
+            for row, image, prediction in rows:
+                # First the pictures: a kill between leaves no row without them.
+                if image is not None and prediction is not None:
+                    saver.save(Path(row["input"]), image, prediction)
+                writer.write(row)
+                tally.add(row)
+                if observe is not None:
+                    observe(row)
+                # The rows go to a file: say on the screen what is wrong.
+                shown = tally.failed - failed_before <= SHOWN_FAILURES
+                if row["error"] is not None and writer.to_file and shown:
+                    say(f"failed: {row['error']['message']}")
     tally.stopped = drain.asked
     if tally.stopped:
-        say(f"stopped by SIGTERM after {tally.done} of {len(paths)} pictures")
+        of = "" if total is None else f" of {total}"
+        say(f"stopped by SIGTERM after {tally.done}{of} pictures")
     say(tally.summary())
     return tally
 
 
-class RowWriter:
-    """Writes JSONL rows to stdout, or to a file that is complete or absent."""
+def _until_asked(inputs: Inputs, drain: Drain) -> Iterator[Input | None]:
+    """Give inputs until a signal asks for the end."""
+    for item in inputs:
+        if drain.asked:
+            return
+        yield item
 
-    def __init__(self, output: str | None, *, force: bool) -> None:
+
+class RowWriter:
+    """Writes rows to stdout, or to a file that is complete or absent."""
+
+    def __init__(
+        self, output: str | None, *, force: bool, form: RowFormat | None = None
+    ) -> None:
+        self._form: RowFormat = JsonLines() if form is None else form
         self._path = None if output is None else Path(output)
         self._stream: TextIO = sys.stdout
         if self._path is None:
@@ -105,7 +140,7 @@ class RowWriter:
 
         if not self._path.name:
             raise ConfigError(f'--output "{output}": is a folder, expected a file')
-        refuse_existing_file(self._path, force=force, is_ours=_looks_like_rows)
+        refuse_existing_file(self._path, force=force, is_ours=looks_like_rows)
         self._temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.new")
 
     @property
@@ -119,29 +154,27 @@ class RowWriter:
         Raises:
             ConfigError: the file would lie in it.
         """
-        if self._path is None:
-            return
-        if self._path.resolve().is_relative_to(bundle.resolve()):
-            raise ConfigError(
-                f"--output {self._path}: lies in the bundle, which stays as it was "
-                "released; name a file beside it"
-            )
+        if self._path is not None:
+            refuse_inside(self._path, bundle)
 
     def __enter__(self) -> RowWriter:
-        if self._path is None:
-            return self
+        if self._path is not None:
+            self._open(self._path)
+        self._stream.write(self._form.head)
+        return self
+
+    def _open(self, path: Path) -> None:
         try:
             self._stream = self._temporary.open("w", encoding="utf-8", newline="\n")
         except OSError as cause:
             raise ConfigError(
-                f"--output {self._path}: cannot be written ({cause.strerror}); "
+                f"--output {path}: cannot be written ({cause.strerror}); "
                 "name a file in a folder that exists and that you may write to"
             ) from cause
-        return self
 
     def write(self, row: dict[str, Any]) -> None:
         """Write one row."""
-        self._stream.write(json_text(row, self._stream) + "\n")
+        self._stream.write(self._form.text(row, self._stream.encoding or "utf-8"))
         if self._path is None:
             self._stream.flush()
 
@@ -158,9 +191,17 @@ class RowWriter:
             self._temporary.unlink(missing_ok=True)
 
 
-def _looks_like_rows(head: bytes) -> bool:
-    """Whether a file begins as `rows.py` begins its first row."""
-    return re.match(rb'\{"schema_version": "[0-9.]+", "input": "', head) is not None
+def refuse_inside(path: Path, bundle: Path, *, flag: str = "--output") -> None:
+    """Refuse an output that would lie in a bundle's folder.
+
+    Raises:
+        ConfigError: it would.
+    """
+    if path.resolve().is_relative_to(bundle.resolve()):
+        raise ConfigError(
+            f"{flag} {path}: lies in the bundle, which stays as it was released; "
+            "name a file beside it"
+        )
 
 
 class Drain:
@@ -183,12 +224,7 @@ class Drain:
 
 def json_text(value: Any, stream: TextIO, *, indent: int | None = None) -> str:
     """Give JSON that the stream can hold: a file's name need not be valid text."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
-    try:
-        text.encode(stream.encoding or "utf-8")
-    except UnicodeEncodeError:
-        return json.dumps(value, allow_nan=False, indent=indent)
-    return text
+    return json_in(value, stream.encoding or "utf-8", indent=indent)
 
 
 class PictureSaver:
@@ -235,10 +271,19 @@ class PictureSaver:
                         "name a folder in a place you may write to"
                     ) from cause
 
-    def save(self, path: Path, image: Any, prediction: Any) -> None:
+    def pass_by(self, row: dict[str, Any]) -> None:
+        """Take note of a row of before, so that no name is given twice."""
+        if (self.needed or self._masks is not None) and row["ok"]:
+            self._stem(Path(row["input"]))
+
+    def _stem(self, path: Path) -> str:
         from .paths import plain_name
 
-        stem = plain_name(f"{path.parent.name}_{path.stem}", self._names)
+        return plain_name(f"{path.parent.name}_{path.stem}", self._names)
+
+    def save(self, path: Path, image: Any, prediction: Any) -> None:
+        """Save what was asked for of one picture."""
+        stem = self._stem(path)
         if self._maps is not None:
             from .pictures import save_map
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .cores import usable_cores
 from .errors import ImageError
+from .inputs import Inputs, file_inputs
 from .providers import CPU
+from .read_ahead import loaded, too_large
 
 if TYPE_CHECKING:
     from .predictor import Image, Prediction, Predictor
@@ -18,8 +20,7 @@ if TYPE_CHECKING:
     # A row, the pixels and what was said of them; two Nones beside an error row.
     Judged = tuple[dict[str, Any], Image | None, Prediction | None]
 
-ROW_SCHEMA_VERSION: Final = "1.0"
-AHEAD_PER_WORKER: Final = 2  # decoded pictures, one of them at work
+ROW_SCHEMA_VERSION: Final = "1.1"
 MOST_WORKERS: Final = 4  # by default: more only wait for the graph
 
 
@@ -28,10 +29,29 @@ def default_decode_workers() -> int:
     return min(usable_cores(), MOST_WORKERS)
 
 
+def decision_of(prediction: Prediction, review_band: float | None) -> str:
+    """Give what to do with a part: "normal", "anomaly", or "review" by a person.
+
+    Args:
+        review_band: the part of the threshold by which a score may differ from it and
+            be for review; None: the decision is the label.
+    """
+    if review_band is not None:
+        distance = abs(prediction.score - prediction.threshold)
+        if distance <= review_band * abs(prediction.threshold):
+            return "review"
+    return prediction.label
+
+
 def scored_row(
-    name: str, predictor: Predictor, prediction: Prediction, ms: dict[str, float]
+    name: str,
+    predictor: Predictor,
+    prediction: Prediction,
+    ms: dict[str, float],
+    *,
+    review_band: float | None = None,
 ) -> dict[str, Any]:
-    """Give the row of a picture that was scored."""
+    """Give the row of a picture that was scored; `review_band`: see `decision_of`."""
     return {
         "schema_version": ROW_SCHEMA_VERSION,
         "input": name,
@@ -42,6 +62,7 @@ def scored_row(
         "threshold": prediction.threshold,
         "threshold_source": prediction.threshold_source,
         "label": prediction.label,
+        "decision": decision_of(prediction, review_band),
         "regions": None
         if prediction.found is None
         else [region.to_json() for region in prediction.found.regions],
@@ -64,6 +85,7 @@ def error_row(name: str, predictor: Predictor, error: ImageError) -> dict[str, A
         "threshold": predictor.threshold,
         "threshold_source": predictor.threshold_source,
         "label": None,
+        "decision": None,
         "regions": None,
         "ms": None,
         "bundle_sha256": predictor.bundle.sha256 if predictor.bundle else None,
@@ -85,7 +107,23 @@ def predict_files(
     with_map: bool,
     decode_workers: int = 0,
 ) -> Generator[Judged, None, None]:
-    """Give (row, pixels, prediction) of each file, in order, one row each.
+    """Give (row, pixels, prediction) of each file: see `predict_inputs`."""
+    return predict_inputs(
+        *(predictor, file_inputs(paths)),
+        with_map=with_map,
+        decode_workers=decode_workers,
+    )
+
+
+def predict_inputs(
+    predictor: Predictor,
+    inputs: Inputs,
+    *,
+    with_map: bool,
+    decode_workers: int = 0,
+    review_band: float | None = None,
+) -> Generator[Judged, None, None]:
+    """Give (row, pixels, prediction) of each input, in order, one row each.
 
     A picture that cannot be read or scored gives an error row and two Nones; the
     next one goes on. Close it where not all are wanted.
@@ -93,60 +131,39 @@ def predict_files(
     Args:
         decode_workers: threads that decode pictures while others are scored, a few
             ahead and no more; 0 decodes each when its turn comes.
+        review_band: see `decision_of`.
     """
-    with closing(_decoded(predictor, paths, decode_workers)) as decoded:
-        for path, (image, decode_ms) in zip(paths, decoded, strict=True):
+    pictures = loaded(lambda path: predictor.read(path), inputs, workers=decode_workers)
+    with closing(pictures):
+        for item, image, decode_ms in pictures:
             if isinstance(image, ImageError):
-                yield error_row(str(path), predictor, image), None, None
+                row = error_row(item.name, predictor, image)
+                judged: Judged = row, None, None
             else:
-                yield _judged(predictor, path, image, decode_ms, with_map)
+                judged = _judged(
+                    *(predictor, item.name, image, decode_ms, with_map, review_band)
+                )
+            if item.state is not None:
+                judged[0]["file"] = item.state.to_json()
+            yield judged
 
 
 def _judged(
-    predictor: Predictor, path: Path, image: Image, decode_ms: float, with_map: bool
+    predictor: Predictor,
+    name: str,
+    image: Image,
+    decode_ms: float,
+    with_map: bool,
+    review_band: float | None,
 ) -> Judged:
     start = time.perf_counter()
     try:
         prediction = predictor.predict(image, with_map=with_map)
     except ImageError as error:
-        return error_row(str(path), predictor, error), None, None
+        return error_row(name, predictor, error), None, None
     except MemoryError:
-        return error_row(str(path), predictor, _too_large(path)), None, None
+        return error_row(name, predictor, too_large(name)), None, None
     total_ms = decode_ms + (time.perf_counter() - start) * 1000
     ms = {"decode": decode_ms, **prediction.ms, "total": total_ms}
-    return scored_row(str(path), predictor, prediction, ms), image, prediction
-
-
-def _decoded(
-    predictor: Predictor, paths: Sequence[Path], workers: int
-) -> Generator[tuple[Image | ImageError, float], None, None]:
-    """Give the pixels of each file, or why there are none, and milliseconds."""
-
-    def decode(index: int) -> tuple[Image | ImageError, float]:
-        start = time.perf_counter()
-        image: Image | ImageError
-        try:
-            image = predictor.read(paths[index])
-        except ImageError as error:
-            image = error
-        except MemoryError:
-            image = _too_large(paths[index])
-        return image, (time.perf_counter() - start) * 1000
-
-    if workers == 0 or len(paths) == 1:
-        yield from map(decode, range(len(paths)))
-        return
-    from .ordered_threads import in_order
-
-    ahead = workers * AHEAD_PER_WORKER
-    with closing(in_order(decode, len(paths), threads=workers, ahead=ahead)) as decoded:
-        yield from decoded
-
-
-def _too_large(path: Path) -> ImageError:
-    return ImageError(
-        f"{path}: too large for the memory that is left; use smaller pictures "
-        "or allow more by --max-memory",
-        code="OUT_OF_MEMORY",
-        stage="decode",
-    )
+    row = scored_row(name, predictor, prediction, ms, review_band=review_band)
+    return row, image, prediction

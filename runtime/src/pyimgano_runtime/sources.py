@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,11 +18,13 @@ PICTURE_SUFFIXES: Final = frozenset(
 )
 
 
-def list_inputs(arguments: Iterable[str]) -> list[Path]:
+def list_inputs(
+    arguments: Iterable[str], *, patterns: Sequence[str] = ()
+) -> list[Path]:
     """Give the picture files of files and folders, folders sorted and recursive.
 
     A named file is always taken: if it is missing or no picture, that becomes its
-    error row. In a folder, files with a picture's suffix are taken, hidden ones not.
+    error row. Of a folder those are taken that `is_wanted` wants.
 
     Raises:
         ConfigError: no arguments, or a folder without any picture.
@@ -42,16 +44,37 @@ def list_inputs(arguments: Iterable[str]) -> list[Path]:
             Path(folder) / name
             for folder, _, names in os.walk(path, onerror=_refuse)
             for name in names
-            if Path(name).suffix.lower() in PICTURE_SUFFIXES
-            and not name.startswith(".")
+            if is_wanted(Path(folder, name).relative_to(path), patterns)
         )
         if not inside:
+            what = "that match " if patterns else "that end with "
             raise ConfigError(
-                f"{path}: holds no pictures; expected files that end with "
-                + " ".join(sorted(PICTURE_SUFFIXES))
+                f"{path}: holds no pictures; expected files {what}"
+                + " ".join(patterns or sorted(PICTURE_SUFFIXES))
             )
         found += inside
     return found
+
+
+def is_wanted(inside: Path, patterns: Sequence[str]) -> bool:
+    """Whether a folder's file is taken: hidden ones never.
+
+    Args:
+        inside: its path in the folder.
+        patterns: shell patterns for its name, or with a "/" for its path in the folder;
+            none: it is taken if its name ends as a picture's does.
+    """
+    if inside.name.startswith("."):
+        return False
+    if not patterns:
+        return inside.suffix.lower() in PICTURE_SUFFIXES
+    from fnmatch import fnmatchcase
+
+    whole = inside.as_posix()
+    return any(
+        fnmatchcase(whole if "/" in pattern else inside.name, pattern)
+        for pattern in patterns
+    )
 
 
 def _is_folder(path: Path) -> bool:

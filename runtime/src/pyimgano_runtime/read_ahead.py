@@ -1,0 +1,85 @@
+"""Decodes inputs ahead of the model: in order, by threads, few of them waiting."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Generator
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from .errors import ImageError
+from .inputs import Input, Inputs
+
+if TYPE_CHECKING:
+    from .predictor import Image
+
+    # An input, its pixels or why there are none, and milliseconds.
+    Loaded = tuple[Input, Image | ImageError, float]
+
+AHEAD_PER_WORKER: Final = 2  # decoded pictures, one of them at work
+
+
+def loaded(
+    read: Callable[[Path], Image], inputs: Inputs, *, workers: int
+) -> Generator[Loaded, None, None]:
+    """Give each input with its pixels, in order.
+
+    Where the source has nothing at present, all that wait are given at once. Closing it
+    early waits for the work at hand and begins no more.
+
+    Args:
+        read: gives the pixels of a picture file.
+        workers: threads that decode; 0 decodes each when its turn comes.
+    """
+
+    def load(item: Input) -> Loaded:
+        return _load(read, item)
+
+    source = iter(inputs)
+    head = list(islice(source, 2))
+    if workers == 0 or len(head) < 2:
+        yield from (load(item) for item in chain(head, source) if item is not None)
+        return
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    waiting: deque[Future[Loaded]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for item in chain(head, source):
+                if item is not None:
+                    waiting.append(pool.submit(load, item))
+                most = 0 if item is None else workers * AHEAD_PER_WORKER - 1
+                while len(waiting) > most:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def too_large(name: str) -> ImageError:
+    """Give the error for a picture that the memory does not hold."""
+    return ImageError(
+        f"{name}: too large for the memory that is left; use smaller pictures "
+        "or allow more by --max-memory",
+        code="OUT_OF_MEMORY",
+        stage="decode",
+    )
+
+
+def _load(read: Callable[[Path], Image], item: Input) -> Loaded:
+    if item.path is None:
+        assert item.pixels is not None, "an input has a path or pixels"
+        return item, item.pixels, item.decode_ms
+    start = time.perf_counter()
+    image: Image | ImageError
+    try:
+        image = read(item.path)
+    except ImageError as error:
+        image = error
+    except MemoryError:
+        image = too_large(item.name)
+    return item, image, (time.perf_counter() - start) * 1000

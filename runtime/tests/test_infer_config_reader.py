@@ -158,7 +158,7 @@ def set_at(payload: dict[str, Any], path: str, value: Any) -> None:
         ("categories/a/calibration/image_scores", [1, "2"], "image_scores[1]"),
         ("categories/a/calibration/image_scores", [-1e39], "float32 can hold"),
         ("categories/a/calibration/n_images", 1, "at least the 4"),
-        ("categories/a/roi", {}, "expected null"),
+        ("categories/a/roi", {}, "expected one of them"),
         ("parity/tolerances/score_rel", -1, "of at least 0"),
         ("parity/goldens/0/score", None, "score: found null"),
         ("preprocess", [{"step": "x", "where": "moon"}], 'expected "graph"'),

@@ -215,3 +215,22 @@ def test_infer_that_ends_by_an_error_says_which(
     found = read(file)
     assert (found["ok"], found["state"]) == (False, "failed")
     assert "disk full" in found["problems"][0]
+
+
+def test_rows_that_wait_for_pictures_say_so_each_time(bundle: Path) -> None:
+    from pyimgano_runtime.inputs import Input
+    from pyimgano_runtime.predictor import Predictor
+    from pyimgano_runtime.row_output import PictureSaver, RowWriter, write_rows
+
+    predictor = Predictor.open(bundle)
+    inputs = (None, Input("n.png", Path("n.png")), None, None)
+    beats = []
+    tally = write_rows(
+        *(predictor, inputs, RowWriter(None, force=False)),
+        PictureSaver(None, None, predictor, force=False),
+        say=lambda line: None,
+        decode_workers=0,
+        idle=lambda: beats.append(1),
+    )
+    assert tally.done == 1
+    assert len(beats) == 3

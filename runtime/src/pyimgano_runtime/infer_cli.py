@@ -27,6 +27,7 @@ from .cli_options import (
 from .region_flags import add_arguments as add_region_flags
 
 if TYPE_CHECKING:
+    from .health import HealthFile
     from .infer_report import InferReport
     from .infer_source import Source
     from .ledger import Ledger
@@ -252,8 +253,11 @@ def _judge(
             say(f"{options.output}: goes on after the {tally.done} rows that are there")
     at_the_end = nullcontext() if report is None else report.written_at_the_end(tally)
     with at_the_end, _health(options, predictor) as health:
-        observers = [health] if health is not None else []
-        observers += [report.statistics.add] if report is not None else []
+        observers: list[Callable[[dict[str, Any]], None]] = []
+        if health is not None:
+            observers.append(health.row)
+        if report is not None:
+            observers.append(report.statistics.add)
 
         def observe(row: dict[str, Any]) -> None:
             for told in observers:
@@ -266,6 +270,7 @@ def _judge(
             review_band=options.review_band,
             tally=tally,
             observe=observe,
+            idle=None if health is None else health.beat,
             total=source.total,
             drain=drain,
         )
@@ -351,8 +356,8 @@ def _frame_shape(text: str) -> FrameShape:
 @contextmanager
 def _health(
     options: argparse.Namespace, predictor: Predictor
-) -> Iterator[Callable[[dict[str, Any]], None] | None]:
-    """Give what takes each row for the health file; None where none is asked for."""
+) -> Iterator[HealthFile | None]:
+    """Give the health file; None where none is asked for."""
     if options.health_file is None:
         yield None
         return
@@ -360,7 +365,7 @@ def _health(
 
     path = Path(options.health_file)
     with HealthFile(path, predictor, say=say) as health:
-        yield health.row
+        yield health
 
 
 @contextmanager

@@ -67,6 +67,7 @@ def write_rows(
     review_band: float | None = None,
     tally: Tally | None = None,
     observe: Callable[[dict[str, Any]], None] | None = None,
+    idle: Callable[[], None] | None = None,
     total: int | None = None,
     drain: Drain | None = None,
 ) -> Tally:
@@ -80,6 +81,7 @@ def write_rows(
         review_band: see `rows.decision_of`.
         tally: goes on from here, where some inputs have their row from before.
         observe: told each row once it is written.
+        idle: called each time there is no input at present.
         total: how many inputs there are, where that is known.
         drain: one that is at work already; default: one for this call.
     """
@@ -90,7 +92,7 @@ def write_rows(
         decode_workers = default_decode_workers()
     with Drain() if drain is None else nullcontext(drain) as drain, writer:
         rows = predict_inputs(
-            *(predictor, _until_asked(inputs, drain)),
+            *(predictor, _until_asked(inputs, drain, idle)),
             with_map=saver.needed,
             decode_workers=decode_workers,
             review_band=review_band,
@@ -117,11 +119,15 @@ def write_rows(
     return tally
 
 
-def _until_asked(inputs: Inputs, drain: Drain) -> Iterator[Input | None]:
+def _until_asked(
+    inputs: Inputs, drain: Drain, idle: Callable[[], None] | None
+) -> Iterator[Input | None]:
     """Give inputs until a signal asks for the end."""
     for item in inputs:
         if drain.asked:
             return
+        if item is None and idle is not None:
+            idle()
         yield item
 
 

@@ -67,8 +67,7 @@ bundle.add_command(accept)
     default="auto",
     show_default=True,
     help="With several categories: one file for the backbone that they have in common, "
-    "where that changes no bit of a score; not with int8. A runtime that reads schema "
-    '1.1 at most needs "never".',
+    "where that changes no bit of a score; not with int8.",
 )
 @click.option(
     "--precision",

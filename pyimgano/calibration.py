@@ -34,6 +34,7 @@ from pyimgano_runtime.infer_config import (
     ThresholdProvenance,
     Thresholds,
 )
+from pyimgano_runtime.reference import Reference
 
 from .detectors.feature_detector import FeatureDetector
 from .detectors.feature_set import FeatureSet
@@ -276,10 +277,14 @@ def _range(bounds: tuple[float, float]) -> str:
     return f"{bounds[0]:.2%} to {bounds[1]:.2%}"
 
 
-def as_json(thresholds: Thresholds, calibration: Calibration) -> dict[str, Any]:
-    """Give both as the JSON that a run keeps in calibration.json."""
+def as_json(
+    thresholds: Thresholds,
+    calibration: Calibration,
+    reference: Reference | None = None,
+) -> dict[str, Any]:
+    """Give them as the JSON that a run keeps in calibration.json."""
     return {
         "schema_version": "1.0",
         "thresholds": asdict(thresholds),
         "calibration": asdict(calibration),
-    }
+    } | ({} if reference is None else {"reference": asdict(reference)})

@@ -49,10 +49,10 @@ SHA256 = {
     "728aa5265992e72797c835b7dcfe547f",
     "infer_config_1.2_run_minimal.json": "2318b426e03d32f277d310a8a75d4a14"
     "743427ed182d42c9deb76d5d514e6a21",
-    "infer_config_1.3_bundle.json": "802dd9c3fd3a8d1099e7eaa047fec5e6"
-    "62d7778b42117ce867832cedce009496",
-    "infer_config_1.3_run.json": "fb7f09ea337a30418ea9b2e5a1067fc4"
-    "6b69a2bb7d9eaa73be6485832dc7ffa3",
+    "infer_config_1.3_bundle.json": "6ffe692b85a6b6bc534f3b70c7513574"
+    "0d2ff67b252655b88419f9839b7569a7",
+    "infer_config_1.3_run.json": "69288c5ac4dc73843a07182c88b854a0"
+    "e034d8d8e911e854c874d7fc82fb6f3e",
     "infer_config_1.3_bundle_minimal.json": "86bf25d9d0d81582babb26263d70de71"
     "7c3a3d64ca42c4f8e7db439943e4fb6b",
     "infer_config_1.3_run_minimal.json": "866d968e92837c4f66529c04e138f24d"
@@ -62,7 +62,7 @@ NAME = re.compile(r"infer_config_(\d+)\.(\d+)_(bundle|run)(_minimal)?\.json")
 KINDS = ("bundle", "bundle_minimal", "run", "run_minimal")
 
 # What may be left out of a document, by the object that it is left out of.
-SETTINGS = ("map_geometry", "roi", "tiling", "regions")
+SETTINGS = ("map_geometry", "roi", "tiling", "regions", "reference")
 RATES = ("requested_false_alarm_rate", "used_false_alarm_rate", "bounds")
 MAP_DIFFERENCES = ("max_abs_map_diff", "max_map_diff_of_range")
 
@@ -85,6 +85,8 @@ def with_defaults(document: Any) -> Any:
         filled["model"].setdefault("preset", None)
     for category in filled["categories"].values():
         _fill(category, SETTINGS)
+        if category["reference"] is not None:
+            _fill(category["reference"], ("scores",))
         _fill(category["thresholds"], ("pixel",))
         for provenance in category["thresholds"]["provenance"].values():
             _fill(provenance, RATES)

@@ -129,12 +129,17 @@ KNOWN = {
     "order": Known(
         "JSON Schema cannot compare two numbers: scores ascend, low <= high",
         schema_takes=True,
-        applies=lambda case: _ends(case, "image_scores", "by_images", "by_groups"),
+        applies=lambda case: _ends(
+            case, "image_scores", "by_images", "by_groups", "edges"
+        ),
     ),
     "count": Known(
-        "JSON Schema cannot compare a length with a number: n_images",
+        "JSON Schema cannot compare a length or a sum with a number: n_images, n",
         schema_takes=True,
-        applies=lambda case: case.path[-2:] == ("calibration", "n_images"),
+        applies=lambda case: (
+            case.path[-2:] == ("calibration", "n_images")
+            or ("reference" in case.path and _ends(case, "n", "n_groups", "counts"))
+        ),
     ),
     "contradiction": Known(
         "the reader says these among the contradictions, which are not fields",

@@ -132,7 +132,7 @@ def test_pixel_metrics_are_measured_on_the_picture(
 
 def test_the_document_says_how_pictures_are_cut(tiled: Exported) -> None:
     document = json.loads((tiled.bundle / "infer_config.json").read_text("utf-8"))
-    assert (document["schema_version"], document["requires"]) == ("1.1", ["tiling"])
+    assert (document["schema_version"], document["requires"]) == ("1.3", ["tiling"])
     category = document["categories"]["sheet"]
     assert category["tiling"] == TILING
     assert category["map_geometry"]["mode"] == "tiles"
@@ -143,12 +143,11 @@ def test_the_document_says_how_pictures_are_cut(tiled: Exported) -> None:
     assert ours["requires"] == ["tiling"]
 
 
-def test_a_stretched_bundle_is_of_the_first_version(
+def test_a_bundle_without_tiles_requires_nothing(
     sheets: Callable[[str], Exported],
 ) -> None:
-    config = open_bundle(sheets("stretch").bundle).config
-    assert (config.schema_version, config.requires) == ("1.0", ())
-    assert open_bundle(sheets("letterbox").bundle).config.schema_version == "1.1"
+    assert open_bundle(sheets("stretch").bundle).config.requires == ()
+    assert open_bundle(sheets("letterbox").bundle).config.requires == ()
 
 
 @pytest.mark.parametrize("name", TILINGS)

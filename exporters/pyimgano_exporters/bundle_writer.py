@@ -39,6 +39,7 @@ from pyimgano_runtime.infer_config import (
 from pyimgano_runtime.paths import plain_name
 from pyimgano_runtime.png_writer import encode_png
 from pyimgano_runtime.quiet_onnxruntime import load_onnxruntime
+from pyimgano_runtime.reference import Reference, with_scores
 from pyimgano_runtime.region_rules import RegionRules, Roi
 from pyimgano_runtime.tiling import Tiling, score_picture
 
@@ -104,6 +105,7 @@ class CategoryExport:
     roi: Roi | None = None
     # Rules of regions under the thresholds that the bundle gets; None: no regions.
     regions: Callable[[Thresholds], RegionRules] | None = None
+    reference: Reference | None = None  # what drift is measured from
     int8: Int8Export | None = None  # for a bundle of that precision
 
 
@@ -287,8 +289,15 @@ def _in_int8(exported: _Exported, progress: Progress) -> _Exported:
     )
     progress(f"{category.name}: int8 against torch", 1, 1)
     training = category.int8.judge(graph, thresholds, calibration, meter)
+    reference = category.reference
+    if reference is not None:
+        reference = with_scores(reference, thresholds, calibration)
     export = replace(
-        category, thresholds=thresholds, calibration=calibration, training=training
+        category,
+        thresholds=thresholds,
+        calibration=calibration,
+        training=training,
+        reference=reference,
     )
     return _Exported(export, (graph.model,), meter.result(), graph.engine)
 
@@ -436,6 +445,7 @@ def _category_config(category: _Exported) -> CategoryConfig:
         roi=export.roi,
         tiling=export.tiling,
         regions=None if export.regions is None else export.regions(export.thresholds),
+        reference=export.reference,
     )
 
 

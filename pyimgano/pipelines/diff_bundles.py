@@ -127,6 +127,9 @@ def _category_facts(name: str, bundle: Bundle) -> dict[str, Any]:
     facts["calibration.highest_score"] = max(
         settings.calibration.image_scores, default=None
     )
+    if settings.reference is not None:
+        for key in ("brightness", "sharpness"):
+            facts[f"reference.{key}.mean"] = getattr(settings.reference, key).mean
     for key, value in _mapping(training.get("metrics")).items():
         if key != "reasons":
             facts[f"metrics.{key}"] = value

@@ -238,6 +238,7 @@ def _category(
         tiling=config.tiles,
         roi=None if config.defects is None else config.defects.roi,
         regions=None if config.defects is None else config.defects.rules,
+        reference=run.reference(split.category),
         int8=None if int8_of is None else int8_of(split, detector),
     )
 

@@ -26,6 +26,8 @@ from pyimgano_runtime._version import __version__
 from pyimgano_runtime.atomic import finish_swap, write_text
 from pyimgano_runtime.errors import ConfigError, raise_all
 from pyimgano_runtime.infer_config import Calibration, Thresholds
+from pyimgano_runtime.reference import Reference
+from pyimgano_runtime.reference_reader import read_reference
 from pyimgano_runtime.thresholds_reader import read_calibration, read_thresholds
 
 RUN_SCHEMA_VERSION: Final = "1.0"
@@ -104,9 +106,24 @@ class Run:
         fields.text("schema_version", choices=(RUN_SCHEMA_VERSION,))
         thresholds = read_thresholds(fields.fields("thresholds"))
         calibration = read_calibration(fields.fields("calibration"))
+        fields.has("reference")  # read by `reference`
         fields.finish()
         raise_all(problems)
         return thresholds, calibration
+
+    def reference(self, category: str) -> Reference | None:
+        """What drift of a category is measured from.
+
+        None in runs of before it was recorded.
+        """
+        path = self.category_folder(category) / "calibration.json"
+        problems: list[str] = []
+        fields = Fields(read_json(path), str(path), problems)
+        reference: Reference | None = fields.maybe(
+            "reference", lambda key: read_reference(fields.fields(key))
+        )
+        raise_all(problems)
+        return reference
 
 
 def open_run(folder: Path) -> Run:

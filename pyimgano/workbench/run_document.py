@@ -62,6 +62,7 @@ def run_document(run: Run, *, categories: Sequence[str] = ()) -> RunConfig:
             *(detector, name, *run.calibration(name)),
             tiling=config.tiles,
             defects=config.defects,
+            reference=run.reference(name),
         )
         blocks[name] = RunCategory(
             checkpoint=Checkpoint(
@@ -73,6 +74,7 @@ def run_document(run: Run, *, categories: Sequence[str] = ()) -> RunConfig:
             roi=settings.roi,
             tiling=settings.tiling,
             regions=settings.regions,
+            reference=settings.reference,
         )
         training[name] = training_facts(run.report["categories"][name], detector)
     return RunConfig(

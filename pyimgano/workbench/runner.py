@@ -34,6 +34,7 @@ from pyimgano_runtime.infer_config import (
 from pyimgano_runtime.paths import plain_name
 from pyimgano_runtime.peak_memory import peak_rss_mb
 from pyimgano_runtime.predictor import Predictor
+from pyimgano_runtime.reference import Reference, with_scores
 from pyimgano_runtime.tiling import Tiling
 
 from .. import calibration as calibrating
@@ -60,6 +61,7 @@ from .defects_config import DefectsConfig
 from .evaluating import evaluate_test
 from .fitting import CategoryFitter
 from .labelled_rows import Labelled, load_labelled
+from .picture_reference import normals_reference
 from .preflight import PreflightPlan, check_list
 from .unfinished import FitClock, UnfinishedRun, identity_of
 
@@ -289,8 +291,13 @@ class CategoryTrainer:
         save_detector(detector, checkpoint)
         digest = checkpoint_sha256(checkpoint)
         place = folder / "categories" / stem
+        pictures = normals_reference(self.split, rules, self._progress)
         artifacts.write_json(
-            place / "calibration.json", calibrating.as_json(thresholds, calibration)
+            place / "calibration.json",
+            calibrating.as_json(
+                *(thresholds, calibration),
+                with_scores(pictures, thresholds, calibration),
+            ),
         )
         artifacts.write_json(
             place / "data.json",
@@ -390,6 +397,7 @@ def category_settings(
     *,
     tiling: Tiling | None = None,
     defects: DefectsConfig | None = None,
+    reference: Reference | None = None,
 ) -> CategoryConfig:
     """Give what the runtime needs to judge this category's scores."""
     return CategoryConfig(
@@ -400,6 +408,7 @@ def category_settings(
         roi=None if defects is None else defects.roi,
         tiling=tiling,
         regions=None if defects is None else defects.rules(thresholds),
+        reference=reference,
     )
 
 

@@ -16,6 +16,7 @@ from pyimgano_runtime.errors import BundleError, ConfigError
 from pyimgano_runtime.geometry import map_to_image
 from pyimgano_runtime.infer_config import MapGeometry, version_facts
 from pyimgano_runtime.predictor import Predictor
+from pyimgano_runtime.reference import Reference, distribution_of
 from pyimgano_runtime.tiling import (
     BLENDS,
     SCORES,
@@ -358,6 +359,10 @@ def test_a_document_states_the_lowest_version_that_has_its_fields() -> None:
     ):
         facts = version_facts([cut, replace(cut, tiling=newer)])
         assert facts == {"schema_version": "1.3", "requires": ("tiling",)}
+    watched = replace(
+        plain, reference=Reference(None, *[distribution_of([1.0], 1)] * 2)
+    )
+    assert version_facts([watched]) == {"schema_version": "1.3", "requires": ()}
 
 
 @dataclass(frozen=True)

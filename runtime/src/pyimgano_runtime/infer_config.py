@@ -18,6 +18,7 @@ from ._reader import closest
 from .errors import ConfigError
 from .geometry import letterbox_canvas
 from .quick_dataclass import dataclass
+from .reference import Reference
 from .region_rules import RegionRules, Roi
 from .tiling import Tiling
 
@@ -214,6 +215,7 @@ class CategorySettings:
     roi: Roi | None = None  # None: the whole picture is judged
     tiling: Tiling | None = None  # None: the graph takes whole pictures
     regions: RegionRules | None = None  # None: no regions are looked for
+    reference: Reference | None = None  # None: drift is told from the scores alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -368,7 +370,8 @@ def version_facts(categories: Iterable[CategorySettings]) -> dict[str, Any]:
     minor = 1 if tiled or modes - {"stretch"} else 0
     if any(isinstance(one, CategoryConfig) and len(one.graph) > 1 for one in settings):
         minor = 2
-    if any(one.roi is not None or one.regions is not None for one in settings):
+    newest = ("roi", "regions", "reference")
+    if any(getattr(one, key) is not None for one in settings for key in newest):
         minor = 3
     if any(_joins_as_of_1_3(one.tiling) for one in settings):
         minor = 3

@@ -41,6 +41,7 @@ from .infer_config_checks import (
     run_contradictions,
 )
 from .paths import path_problem
+from .reference_reader import read_reference
 from .region_rules import read_region_rules, read_roi
 from .thresholds_reader import (
     read_calibration,
@@ -370,6 +371,9 @@ def _read_settings(fields: Fields) -> dict[str, Any]:
         "tiling": fields.maybe("tiling", lambda key: _read_tiling(fields.fields(key))),
         "regions": fields.maybe(
             "regions", lambda key: read_region_rules(fields.fields(key))
+        ),
+        "reference": fields.maybe(
+            "reference", lambda key: read_reference(fields.fields(key))
         ),
     }
 

@@ -23,6 +23,7 @@ from .infer_config_checks import (
     text_problems,
     threshold_contradictions,
 )
+from .reference import with_scores
 from .thresholds_reader import read_calibration, read_sha256, read_thresholds
 
 if TYPE_CHECKING:
@@ -94,10 +95,15 @@ class ThresholdsFile:
                 f"{_short(found)}), so scores are not comparable; calibrate again by "
                 '"pyimgano-runtime calibrate"'
             )
+        settings = bundle.config.categories[category]
+        reference = settings.reference
+        if reference is not None:
+            reference = with_scores(reference, own.thresholds, own.calibration)
         return replace(
-            bundle.config.categories[category],
+            settings,
             thresholds=own.thresholds,
             calibration=own.calibration,
+            reference=reference,
         )
 
 

@@ -228,12 +228,11 @@ def trained(
     with manifest.open("w", encoding="utf-8") as stream:
         for split, rows in (("train", fitted), ("test", judged)):
             for row in rows:
-                path = str((home / row["image_path"]).absolute())
-                moved = row | {"image_path": path, "split": split, "mask_path": None}
+                moved = row | {"split": split, "mask_path": None}
                 stream.write(json.dumps(moved) + "\n")
     config = scratch / "config.json"
     payload = {
-        "dataset": {"manifest_path": str(manifest)},
+        "dataset": {"manifest_path": str(manifest), "root": str(home.absolute())},
         "model": {"name": "patchcore"},
         "evaluation": {"pixel_metrics": False, "bootstrap_resamples": 0},
     }

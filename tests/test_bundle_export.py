@@ -21,6 +21,7 @@ from factories import read_rows, write_dataset
 from pyimgano.detectors import load_detector
 from pyimgano.detectors.layers import PixelInput
 from pyimgano.workbench.artifacts import open_run
+from pyimgano.workbench.run_document import run_document
 from pyimgano.workbench.runner import input_rules
 from pyimgano_exporters import parity
 from pyimgano_exporters.bundle_writer import (
@@ -35,7 +36,9 @@ from pyimgano_runtime.bundle import open_bundle
 from pyimgano_runtime.check import check_bundle
 from pyimgano_runtime.cli import main as runtime_main
 from pyimgano_runtime.errors import ConfigError, ExportError, ParityError
+from pyimgano_runtime.picture_statistics import picture_statistics
 from pyimgano_runtime.predictor import Predictor
+from pyimgano_runtime.reference import picture_reference
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -162,6 +165,28 @@ def test_thresholds_and_scores_are_those_of_the_run(made: Exported) -> None:
     thresholds, calibration = open_run(made.run).calibration("bracket")
     assert category.thresholds == thresholds
     assert category.calibration == calibration
+
+
+def test_the_drift_reference_is_that_of_the_run_and_of_its_normals(
+    made: Exported,
+) -> None:
+    run, config = open_run(made.run), open_bundle(made.bundle).config
+    reference = config.categories["bracket"].reference
+    assert reference is not None
+    assert reference == run.reference("bracket")
+    ours = run_document(run).categories["bracket"]
+    assert ours.reference == reference
+    assert config.schema_version == "1.3"
+    assert reference.scores is not None
+    assert reference.scores.n == len(ours.calibration.image_scores)
+    predictor, found = Predictor.open(made.bundle), []
+    for row in read_rows(made.manifest):
+        if row["split"] in ("train", "val") and row["label"] == 0:
+            image = predictor.read(made.manifest.parent / row["image_path"])
+            found.append(picture_statistics(image))
+    normals = picture_reference(found, reference.brightness.n_groups)
+    assert reference.brightness == normals.brightness
+    assert reference.sharpness == normals.sharpness
 
 
 def test_parity_was_measured_on_every_held_out_picture(made: Exported) -> None:

@@ -33,6 +33,7 @@ from pyimgano_runtime.decode import read_image
 from pyimgano_runtime.errors import ParityError
 from pyimgano_runtime.infer_config import InputRules
 from pyimgano_runtime.predictor import Predictor
+from pyimgano_runtime.reference import distribution_of
 
 Export = Callable[[str], Exported]
 
@@ -96,6 +97,13 @@ def test_its_thresholds_are_set_by_its_own_scores(made: Exported, int8: Path) ->
     assert provenance.source == before.thresholds.provenance["image"].source
     assert provenance.n_images == before.thresholds.provenance["image"].n_images
     assert provenance.fingerprint == before.thresholds.provenance["image"].fingerprint
+    assert before.reference is not None
+    assert after.reference is not None
+    assert after.reference.scores == distribution_of(
+        after.calibration.image_scores, provenance.n_groups
+    )
+    assert after.reference.scores != before.reference.scores
+    assert after.reference.brightness == before.reference.brightness
     a, b = (np.asarray(c.calibration.image_scores) for c in (before, after))
     assert len(a) == len(b)
     assert not np.array_equal(a, b)

@@ -114,6 +114,14 @@ def positive_number(text: str) -> int:
     return int(text)
 
 
+def picture_count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:10]) < 10**9):
+        raise argparse.ArgumentTypeError(
+            f'found "{text}", expected a whole number from 1 to 999999999'
+        )
+    return int(text)
+
+
 def number_from_0(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text[:5]) <= 1024):
         raise argparse.ArgumentTypeError(

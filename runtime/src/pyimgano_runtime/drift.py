@@ -19,7 +19,7 @@ n reference values (of so many different parts) and m of the window are compared
 - `shift`: the window's mean less the reference's, in units: the reference's standard
   deviation, but at least four grey levels of brightness, a tenth of the mean sharpness.
   Values beyond three units from the reference's mean count as three, so that defects at
-  5 % move it by 0.15 at most. It is an alarm from 0.5 units on, if it is also more than
+  5 % move it by 0.15 at most. It is an alarm above 0.5 units, if it is also more than
   four of its standard errors, sqrt(1/n + 1/m) units.
 
 With these limits a window without drift raises an alarm in less than 1 % of windows;
@@ -77,6 +77,7 @@ class StatisticReading:
     median: float
     shift: float  # of the mean in units, see the module; positive: higher now
     shift_errors: float  # the same in standard errors
+    shift_limit: float  # units, either way
     psi: float
     psi_limit: float
     ks: float | None  # of scores only
@@ -127,6 +128,7 @@ class DriftMonitor:
         self._pictures = 0
         self._timeline: list[tuple[int, dict[str, float]]] = []
         self._step = max(1, window // POINTS_PER_WINDOW)
+        self._size = window
 
     @classmethod
     def of(cls, settings: CategorySettings, *, window: int = WINDOW) -> DriftMonitor:
@@ -165,7 +167,8 @@ class DriftMonitor:
         if picture is not None and self.looks_at_pictures:
             self._values[BRIGHTNESS].append(picture.brightness)
             self._values[SHARPNESS].append(picture.sharpness)
-        if self._pictures % self._step == 0 and self._window() >= LEAST_WINDOW:
+        # Only full windows: all points then have one limit.
+        if self._pictures % self._step == 0 and self._window() == self._size:
             self._mark()
 
     def reading(self) -> DriftReading:
@@ -230,6 +233,7 @@ def read_statistic(
     reach = CLIP_UNITS * unit
     kept = np.clip(values, reference.mean - reach, reference.mean + reach)
     shift = (float(kept.mean()) - reference.mean) / unit
+    shift_limit = max(SHIFT_LEAST, SHIFT_ERRORS * error)
     counts = bin_counts(values, reference.edges)
     psi, psi_limit = (
         stability_index(reference.counts, counts),
@@ -240,7 +244,7 @@ def read_statistic(
         ks = ks_distance(reference_scores, values)
         ks_limit = ks_critical(error) + DEFECT_SHARE
     found = {
-        "shift": abs(shift) >= SHIFT_LEAST and abs(shift) > SHIFT_ERRORS * error,
+        "shift": abs(shift) > shift_limit,
         "psi": psi > psi_limit,
         "ks": ks is not None and ks_limit is not None and ks > ks_limit,
     }
@@ -252,6 +256,7 @@ def read_statistic(
         median=float(np.median(values)),
         shift=shift,
         shift_errors=shift / error,
+        shift_limit=shift_limit,
         psi=psi,
         psi_limit=psi_limit,
         ks=ks,

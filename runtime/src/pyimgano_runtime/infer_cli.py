@@ -20,6 +20,7 @@ from .cli_options import (
     finite_number,
     number_above_0,
     number_from_0,
+    picture_count,
     say,
     seconds,
     share,
@@ -27,6 +28,7 @@ from .cli_options import (
 from .region_flags import add_arguments as add_region_flags
 
 if TYPE_CHECKING:
+    from .drift_watch import DriftWatch
     from .health import HealthFile
     from .infer_report import InferReport
     from .infer_source import Source
@@ -175,6 +177,18 @@ def _add_outputs(infer: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="keep a JSON file up to date for a supervisor: counts and the last error",
     )
+    infer.add_argument(
+        "--stats-every",
+        type=picture_count,
+        metavar="N",
+        help="a line of JSON on stderr every N pictures: how scores, brightness and "
+        "sharpness of the last 200 lie against training",
+    )
+    infer.add_argument(
+        "--drift-report",
+        metavar="FILE",
+        help="keep an HTML page of it, with a verdict in words",
+    )
 
 
 def _add_gates(infer: argparse.ArgumentParser) -> None:
@@ -239,6 +253,7 @@ def _judge(
         masks=options.save_masks,
     )
     say_regions(predictor)
+    watch = _drift_watch(options, predictor)
 
     def pass_by(row: dict[str, Any]) -> None:
         tally.add(row)
@@ -273,7 +288,10 @@ def _judge(
             idle=None if health is None else health.beat,
             total=source.total,
             drain=drain,
+            watch=watch,
         )
+    if watch is not None:
+        watch.finish()
     missed = report is not None and report.missed_gates()
     return _exit_code(options, tally, missed)
 
@@ -315,6 +333,17 @@ def _report(options: argparse.Namespace, predictor: Predictor) -> InferReport | 
     from .infer_report import InferReport
 
     return InferReport(options, predictor)
+
+
+def _drift_watch(
+    options: argparse.Namespace, predictor: Predictor
+) -> DriftWatch | None:
+    """Give what watches drift, if that was asked for."""
+    if options.stats_every is None and options.drift_report is None:
+        return None
+    from .drift_watch import watch_of
+
+    return watch_of(options, predictor)
 
 
 def _settings(options: argparse.Namespace, predictor: Predictor) -> dict[str, Any]:

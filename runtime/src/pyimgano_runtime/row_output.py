@@ -20,6 +20,7 @@ from .errors import ConfigError
 from .row_format import JsonLines, RowFormat, json_in, looks_like_rows
 
 if TYPE_CHECKING:
+    from .drift_watch import DriftWatch
     from .inputs import Input, Inputs
     from .ledger import Ledger
     from .predictor import Predictor
@@ -70,6 +71,7 @@ def write_rows(
     idle: Callable[[], None] | None = None,
     total: int | None = None,
     drain: Drain | None = None,
+    watch: DriftWatch | None = None,
 ) -> Tally:
     """Judge each input, write its row and its pictures, and say how it went.
 
@@ -84,6 +86,7 @@ def write_rows(
         idle: called each time there is no input at present.
         total: how many inputs there are, where that is known.
         drain: one that is at work already; default: one for this call.
+        watch: is shown every picture that was scored.
     """
     from .rows import default_decode_workers, predict_inputs
 
@@ -107,6 +110,8 @@ def write_rows(
                 tally.add(row)
                 if observe is not None:
                     observe(row)
+                if watch is not None and image is not None and prediction is not None:
+                    watch.add(image, prediction)
                 # The rows go to a file: say on the screen what is wrong.
                 shown = tally.failed - failed_before <= SHOWN_FAILURES
                 if row["error"] is not None and writer.to_file and shown:

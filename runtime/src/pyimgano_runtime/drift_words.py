@@ -103,7 +103,8 @@ def verdict_of(reading: DriftReading) -> Verdict:
     if not findings:
         return Verdict(
             STABLE,
-            f"The last {reading.window} pictures look like those of training.",
+            f"The last {reading.window} pictures differ from training by no more than "
+            "chance allows.",
             (),
         )
     pictures_known = BRIGHTNESS in reading.statistics

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 from tiny_bundle import edit_document, write_bundle
 from watched_bundle import save_pictures, write_watched_bundle
 
+from pyimgano_runtime import Predictor
 from pyimgano_runtime.cli import main
+from pyimgano_runtime.drift_watch import DriftWatch
 
 NAMES = ["score", "brightness", "sharpness"]
 
@@ -200,3 +203,19 @@ def test_nothing_of_it_is_imported_unless_it_was_asked_for(home: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_another_bundle_in_use_begins_the_window_anew(home: Path) -> None:
+    predictor, told = Predictor.open(home / "bundle"), []
+    watch = DriftWatch(predictor, say=told.append, every=2)
+    image = predictor.read(home / "same" / "0000.png")
+    for _ in range(2):
+        watch.add(image, predictor.predict(image))
+    predictor.settings = replace(predictor.settings, reference=None)
+    for _ in range(2):
+        watch.add(image, predictor.predict(image))
+    first, note, second = told
+    assert list(json.loads(first)["statistics"]) == NAMES
+    assert "holds no reference of pictures" in note
+    assert json.loads(second)["window"] == 2
+    assert list(json.loads(second)["statistics"]) == ["score"]

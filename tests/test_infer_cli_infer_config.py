@@ -20,7 +20,8 @@ Run = Callable[..., CommandResult]
 
 ROW_KEYS = [
     *("schema_version", "input", "category", "ok", "score", "p_value", "threshold"),
-    *("threshold_source", "label", "decision", "ms", "bundle_sha256", "error"),
+    *("threshold_source", "label", "decision", "regions", "ms", "bundle_sha256"),
+    "error",
 ]
 
 

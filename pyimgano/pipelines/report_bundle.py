@@ -8,6 +8,7 @@ from pyimgano_runtime.binomial_bounds import CONFIDENCE, clopper_pearson
 from pyimgano_runtime.bundle import Bundle
 from pyimgano_runtime.infer_config import RateBounds
 from pyimgano_runtime.int8_words import int8_sentence
+from pyimgano_runtime.region_words import region_sentence
 
 from ..reporting.model_facts import bundle_facts, graph_facts, model_facts
 from ..reporting.report_facts import (
@@ -67,7 +68,7 @@ def _category(bundle: Bundle, name: str, with_pictures: bool) -> ReportCategory:
         if with_pictures
         else Gallery(note="Pictures were left out on request."),
         model_facts=(
-            *model_facts(training, settings.tiling),
+            *model_facts(training, settings.tiling, region_sentence(settings)),
             *graph_facts(config, name),
         ),
     )

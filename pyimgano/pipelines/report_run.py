@@ -20,6 +20,7 @@ from pyimgano_runtime.infer_config import (
 )
 from pyimgano_runtime.int8_words import int8_sentence
 from pyimgano_runtime.predictor import Predictor
+from pyimgano_runtime.region_words import region_sentence
 
 from ..datasets.catalog import scan_dataset
 from ..datasets.issues import IssueLog
@@ -225,7 +226,7 @@ class _Gatherer:
             parity=parity,
             in_int8=in_int8,
             gallery=self._gallery(name, parts, thresholds.image, predictor),
-            model_facts=model_facts(training, tiling),
+            model_facts=model_facts(training, tiling, region_sentence(settings)),
         )
 
     def _detector(self, name: str) -> Any:

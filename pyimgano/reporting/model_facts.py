@@ -14,11 +14,14 @@ from .report_facts import mapping_of
 Facts = tuple[tuple[str, str], ...]
 
 
-def model_facts(training: Mapping[str, Any], tiling: Tiling | None) -> Facts:
+def model_facts(
+    training: Mapping[str, Any], tiling: Tiling | None, regions: str = ""
+) -> Facts:
     """Give detector, options, backbone and its licence, tiles and data fingerprint.
 
     Args:
         training: what documents say of a category's training.
+        regions: how defect regions are found, in words; empty: none are.
     """
     facts = [("Detector", str(training.get("detector", "not stated")))]
     options = mapping_of(training, "hyper_parameters")
@@ -36,6 +39,8 @@ def model_facts(training: Mapping[str, Any], tiling: Tiling | None) -> Facts:
                 f"{tiling.score} of its tiles' scores",
             )
         )
+    if regions:
+        facts.append(("Defect regions", regions))
     fingerprint = training.get("data_fingerprint")
     if isinstance(fingerprint, str):
         facts.append(("Fingerprint of the training pictures", fingerprint))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -281,7 +282,11 @@ def test_a_build_that_is_there_is_kept_by_the_hint(
 def test_where_nothing_is_installed_the_hint_names_what_to_install(
     tmp_path: Path,
 ) -> None:
-    package = Path(pyimgano_runtime.__file__).parents[1]
+    # Alone: where it is installed, numpy and onnxruntime lie beside it.
+    package = tmp_path / "alone"
+    shutil.copytree(
+        Path(pyimgano_runtime.__file__).parent, package / "pyimgano_runtime"
+    )
     done = subprocess.run(
         [sys.executable, "-S", "-m", "pyimgano_runtime", "check", str(tmp_path / "b")],
         env={**os.environ, "PYTHONPATH": str(package)},

@@ -18,9 +18,9 @@ def _size(
     sides = value.lower().split("x")
     if len(sides) != 2 or not all(s.isascii() and s.isdigit() for s in sides):
         raise click.BadParameter(f'found "{value}", expected HEIGHTxWIDTH in pixels')
-    height, width = (int(side[:7]) for side in sides)
-    if min(height, width) < 1:
-        raise click.BadParameter(f'found "{value}", expected at least 1x1')
+    if not all(len(side) <= 6 and int(side) >= 1 for side in sides):
+        raise click.BadParameter(f'found "{value}", expected sides from 1 to 999999')
+    height, width = map(int, sides)
     return height, width
 
 

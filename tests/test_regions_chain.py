@@ -22,6 +22,7 @@ from pyimgano_runtime.bundle import open_bundle
 from pyimgano_runtime.cli import main as runtime
 from pyimgano_runtime.errors import BundleError, ConfigError
 from pyimgano_runtime.predictor import Predictor
+from pyimgano_runtime.region_flags import RegionFlags
 
 Run = Callable[..., CommandResult]
 
@@ -197,6 +198,9 @@ def test_saved_maps_give_the_same_regions_again(
         (("--map", "BAD", "--pixel-threshold", "1"), "holds NaN or infinity"),
         (("--map", "TEXT", "--pixel-threshold", "1"), "cannot be read as a map"),
         (("--map", "MAPS", "--pixel-threshold", "1", "--size", "5x"), "HEIGHTxWIDTH"),
+        (("--map", "MAPS", "--pixel-threshold", "1", "--size", "12345678x9"), "999999"),
+        (("--map", "MAPS", "--pixel-threshold", "nan"), "expected a finite number"),
+        (("--map", "MAPS", "--pixel-threshold", "1e39"), "that float32 can hold"),
     ],
 )
 def test_what_cannot_be_a_map_is_refused(
@@ -239,6 +243,81 @@ def test_options_that_are_wrong_together_are_all_told() -> None:
         "calibration.pixel_threshold: missing",
     ):
         assert words in text
+
+
+def test_hysteresis_needs_the_median_of_the_largest_values() -> None:
+    payload = {
+        "dataset": {"manifest_path": "m.jsonl"},
+        "calibration": {"pixel_method": "pixel_quantile"},
+        "defects": {"hysteresis": 0.5},
+    }
+    with pytest.raises(ConfigError, match=r"defects\.hysteresis: needs the median"):
+        parse_config(payload, "c.json")
+
+
+def test_a_threshold_that_moves_takes_the_low_one_with_it(
+    sheets: tuple[Path, Path],
+) -> None:
+    bundle = open_bundle(sheets[0] / "bundle")
+    settings = bundle.config.categories["sheet"]
+    rules, pixel = settings.regions, settings.thresholds.pixel
+    assert rules is not None
+    assert rules.low_threshold is not None
+    assert pixel is not None
+    middle = settings.thresholds.provenance["pixel"].score_summary["median"]
+    moved = Predictor.open(bundle, regions=RegionFlags(pixel_threshold=2 * pixel))
+    found = moved.settings.regions
+    assert found is not None
+    assert found.low_threshold == pytest.approx(middle + 0.7 * (2 * pixel - middle))
+    named = RegionFlags(pixel_threshold=2 * pixel, rules=("low_threshold=0.5",))
+    kept = Predictor.open(bundle, regions=named).settings.regions
+    assert kept is not None
+    assert kept.low_threshold == 0.5
+
+
+def test_a_picture_without_a_judged_cell_is_an_error_where_regions_decide(
+    sheets: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, pictures = sheets
+    command = ["infer", "--bundle", str(run / "bundle"), str(pictures / "26.png")]
+    nothing = ["--roi", "0.5,0.5,0.5001,0.5001"]
+    assert runtime([*command, *nothing]) == 4
+    row = json.loads(capsys.readouterr().out)
+    assert (row["ok"], row["error"]["code"]) == (False, "NOTHING_JUDGED")
+    assert runtime([*command, *nothing, "--region", "policy=image_threshold"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert (row["label"], row["regions"]) == ("anomaly", None)
+
+
+def test_rows_by_other_rules_of_regions_are_not_mixed(
+    sheets: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, pictures = sheets
+    rows = ["--output", str(tmp_path / "rows.jsonl"), str(pictures / "26.png")]
+    command = ["infer", "--bundle", str(run / "bundle"), *rows, "--resume"]
+    first = ["--roi", "0,0,1,1", "--pixel-threshold", "2"]
+    for reload in ([], ["--reload"]):
+        (tmp_path / "rows.jsonl").unlink(missing_ok=True)
+        (tmp_path / ".rows.jsonl.ledger").unlink(missing_ok=True)
+        assert runtime([*command, *first, *reload]) == 0
+        assert runtime([*command, *first, *reload]) == 0
+        for other in (
+            ["--roi", "0,0,0.5,1", "--pixel-threshold", "2"],
+            ["--roi", "0,0,1,1", "--pixel-threshold", "3"],
+            [*first, "--region", "policy=both"],
+        ):
+            capsys.readouterr()
+            assert runtime([*command, *other, *reload]) == 2
+            assert "other settings" in capsys.readouterr().err
+
+
+def test_a_review_band_of_scores_has_no_part_in_labels_by_regions(
+    sheets: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, pictures = sheets
+    command = ["infer", "--bundle", str(run / "bundle"), str(pictures / "26.png")]
+    assert runtime([*command, "--review-band", "0.1"]) == 2
+    assert "the label follows regions alone" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

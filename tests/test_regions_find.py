@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from pyimgano_runtime.errors import ImageError
+from pyimgano_runtime.map_grid import MapGrid, judged_cells
 from pyimgano_runtime.region_rules import RegionRules, Roi
 from pyimgano_runtime.regions import (
     FoundRegions,
-    MapGrid,
     find_regions,
-    judged_cells,
     judged_values,
     label_of,
     region_mask,
@@ -267,6 +268,50 @@ def test_a_map_that_is_below_the_threshold_has_no_region() -> None:
     result = found(np.zeros((5, 7), np.float32), (3, 3))
     assert result.regions == ()
     assert not result.labels.any()
+
+
+def test_a_map_of_noise_is_measured_in_time_that_grows_with_it() -> None:
+    noise = np.random.default_rng(0).normal(size=(512, 512)).astype(np.float32)
+    start = time.process_time()
+    result = found(noise, (1024, 1024), threshold=float(np.quantile(noise, 0.9)))
+    assert time.process_time() - start < 2.0  # measured 0.06; one mask each: 46
+    assert len(result.regions) == 20
+    assert result.left_out > 10_000
+    assert result.regions[0].max_score == noise.max()
+
+
+def test_area_counts_pixels_of_the_picture_alone() -> None:
+    # A letterboxed cell is 2500 x 2500 pixels, of which 150 rows are the picture.
+    whole = np.full((8, 8), 2.0, np.float32)
+    with pytest.raises(ImageError, match="no cell of the map"):
+        found(whole, (150, 20_000), mode="letterbox")
+    (row,) = found(whole, (10_000, 20_000), mode="letterbox").regions
+    assert row.area == 10_000 * 20_000
+    tall = np.full((3, 8), 2.0, np.float32)
+    (middle,) = found(tall, (40, 80), mode="letterbox").regions
+    # Cells whose centre lies beside the picture are not judged.
+    assert 0.99 * 40 * 80 < middle.area <= 40 * 80
+    assert middle.bbox == (0, 0, 80, 40)
+
+
+def test_filters_compare_exact_numbers() -> None:
+    values = flat(((0, 0), 2.0), size=(100, 100))
+    (tiny,) = found(values, (15, 15), min_area=0.0225).regions
+    assert tiny.area == 0.0225
+    assert found(values, (15, 15), min_area=0.0226).regions == ()
+
+
+def test_a_region_between_pixel_centres_has_a_pixel_in_the_mask() -> None:
+    values = flat(((99, 99), 2.0), size=(100, 100))
+    result = found(values, (15, 15))
+    mask = region_mask(result.labels, (15, 15), "stretch")
+    assert np.argwhere(mask).tolist() == [[14, 14]]
+
+
+def test_regions_of_equal_height_are_ordered_by_their_place() -> None:
+    values = flat(((5, 1), 2.0), ((1, 5), 2.0), ((1, 1), 2.0))
+    boxes = [r.bbox_map[:2] for r in found(values).regions]
+    assert boxes == [(1, 1), (1, 5), (5, 1)]
 
 
 def test_one_cell_and_one_pixel() -> None:

@@ -159,6 +159,13 @@ def _with_checkpoint(
     promised = document.categories[source.category].checkpoint.sha256
     if checkpoint_sha256(named) == promised:  # the same one, elsewhere
         return replace(source, origins=origins), named.absolute()
+    regions = document.categories[source.category].regions
+    if regions is not None and regions.sets_label:
+        raise ConfigError(
+            f"--checkpoint {named}: the label follows regions (policy "
+            f'"{regions.policy}"), and a pixel threshold for them was calibrated for '
+            "the run's own checkpoint only; leave --checkpoint out"
+        )
     other = checkpoint_document(
         options,
         named,

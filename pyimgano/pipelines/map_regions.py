@@ -10,11 +10,16 @@ from typing import Any, Final
 import numpy as np
 
 from pyimgano_runtime.atomic import refuse_existing
-from pyimgano_runtime.errors import ConfigError, raise_all
+from pyimgano_runtime.errors import ConfigError, ImageError, raise_all
 from pyimgano_runtime.infer_config import CategorySettings, select_category
 from pyimgano_runtime.paths import plain_name
 from pyimgano_runtime.pictures import write_mask
-from pyimgano_runtime.region_flags import RegionFlags, parse_roi, rules_with
+from pyimgano_runtime.region_flags import (
+    RegionFlags,
+    float32_threshold,
+    parse_roi,
+    rules_with,
+)
 from pyimgano_runtime.region_rules import RegionRules, Roi
 from pyimgano_runtime.regions import FloatMap, find_regions, region_mask
 
@@ -56,6 +61,10 @@ def region_settings(
     config = parse_document(load_infer_config(document), str(document))
     name = select_category(list(config.categories), category)
     settings: CategorySettings = config.categories[name]
+    if settings.map_geometry is None:
+        raise ConfigError(
+            f"{document}: {name}: the model gives no map, so there are no regions"
+        )
     rules = settings.regions or RegionRules()
     settings = flags.applied_to(replace(settings, regions=rules), name)
     geometry, pixel = settings.map_geometry, settings.thresholds.pixel
@@ -78,11 +87,11 @@ def _of_flags(flags: RegionFlags) -> RegionSettings:
         )
     rules = rules_with(RegionRules(), flags.rules, problems)
     roi = None if flags.roi is None else parse_roi(flags.roi, problems)
+    threshold = 0.0
+    if flags.pixel_threshold is not None:
+        threshold = float32_threshold(flags.pixel_threshold, problems)
     raise_all(problems)
-    assert flags.pixel_threshold is not None
-    return RegionSettings(
-        threshold=flags.pixel_threshold, mode="stretch", rules=rules, roi=roi
-    )
+    return RegionSettings(threshold=threshold, mode="stretch", rules=rules, roi=roi)
 
 
 def list_maps(given: Sequence[Path]) -> list[Path]:
@@ -152,13 +161,16 @@ def find_in_maps(
     rows, names = [], set[str]()
     for path, values in read:
         own = size or (values.shape[0], values.shape[1])
-        found = find_regions(
-            *(values, own),
-            threshold=settings.threshold,
-            mode=settings.mode,
-            rules=settings.rules,
-            roi=settings.roi,
-        )
+        try:
+            found = find_regions(
+                *(values, own),
+                threshold=settings.threshold,
+                mode=settings.mode,
+                rules=settings.rules,
+                roi=settings.roi,
+            )
+        except ImageError as error:
+            raise ConfigError(f"{path}: {error}") from error
         rows.append(
             {
                 "schema_version": SCHEMA_VERSION,

@@ -396,7 +396,9 @@ def _defects_problems(config: WorkbenchConfig, where: str) -> list[str]:
         return []
     problems = [
         f"{where}: defects.{name}: {reason}"
-        for name, reason in defects.problems(calibration.method)
+        for name, reason in defects.problems(
+            calibration.method, calibration.pixel_method
+        )
     ]
     if not detector_class(config.model.name).has_map:
         problems.append(

@@ -125,11 +125,11 @@ class DefectsConfig:
         middle = thresholds.provenance["pixel"].score_summary["median"]
         return middle + self.hysteresis * (thresholds.pixel - middle)
 
-    def problems(self, method: str) -> list[tuple[str, str]]:
+    def problems(self, method: str, pixel_method: str) -> list[tuple[str, str]]:
         """Give (option, what is wrong) of options that are wrong together.
 
         Args:
-            method: how thresholds are set.
+            method, pixel_method: how thresholds are set.
         """
         found = []
         if self.roi_rectangle is not None and self.roi_polygon is not None:
@@ -153,6 +153,15 @@ class DefectsConfig:
                     "hysteresis",
                     'needs the scores of normals, which calibration.method "fixed" '
                     "does not take; remove it",
+                )
+            )
+        elif self.hysteresis is not None and pixel_method != "image_max":
+            found.append(
+                (
+                    "hysteresis",
+                    "needs the median of the normals' largest values, which "
+                    f'calibration.pixel_method "{pixel_method}" does not keep; remove '
+                    "one of them",
                 )
             )
         return found

@@ -14,11 +14,11 @@ from tiny_bundle import edit_document, grey, save_picture, write_bundle
 from pyimgano_runtime.bundle import open_bundle
 from pyimgano_runtime.cli import main
 from pyimgano_runtime.errors import BundleError, ConfigError
+from pyimgano_runtime.map_grid import MapGrid, judged_cells
 from pyimgano_runtime.predictor import Predictor
 from pyimgano_runtime.region_flags import RegionFlags, parse_roi, rules_with
 from pyimgano_runtime.region_rules import RegionRules, Roi
 from pyimgano_runtime.region_words import region_sentence
-from pyimgano_runtime.regions import MapGrid, judged_cells
 
 
 def with_regions(folder: Path, rules: dict[str, Any], *, pixel: bool = True) -> Path:
@@ -148,6 +148,13 @@ def test_a_threshold_that_a_flag_gives_is_enough(tmp_path: Path) -> None:
     assert (high.label, low.label) == ("anomaly", "normal")
     assert high.found is not None
     assert high.found.regions[0].bbox == (0, 0, 9, 8)
+
+
+def test_flags_that_would_change_nothing_are_refused(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "b")
+    for flags in (RegionFlags(roi="0,0,1,1"), RegionFlags(pixel_threshold=3.0)):
+        with pytest.raises(ConfigError, match="looks for no regions"):
+            Predictor.open(bundle, regions=flags)
 
 
 def test_rules_are_said_in_one_sentence(tmp_path: Path) -> None:

@@ -350,17 +350,26 @@ def _settings(options: argparse.Namespace, predictor: Predictor) -> dict[str, An
     """Give what a row depends on besides its input: a ledger's rows have it equal.
 
     With --reload, what comes from the bundle may change while rows are written: then
-    each row says it and the ledger does not.
+    each row says which bundle it was, and the ledger says what was asked for.
     """
-    bundle, rules = predictor.bundle, predictor.settings.regions
+    from dataclasses import asdict
+
+    bundle, settings = predictor.bundle, predictor.settings
+    rules, roi = settings.regions, settings.roi
     of_bundle: dict[str, Any] = {}
     if not options.reload:
         of_bundle = {
             "bundle_sha256": None if bundle is None else bundle.sha256,
             "threshold": predictor.threshold,
             "threshold_source": predictor.threshold_source,
-            "regions": None if rules is None else repr(rules),
+            "pixel_threshold": settings.thresholds.pixel,
+            "roi": None if roi is None else asdict(roi),
+            "regions": None if rules is None else asdict(rules),
         }
+    else:
+        asked = ("threshold", "thresholds", "region", "no_regions", "roi")
+        of_bundle = {name: getattr(options, name) for name in asked}
+        of_bundle["pixel_threshold"] = options.pixel_threshold
     return of_bundle | {
         "reload": options.reload,
         "category": predictor.category,

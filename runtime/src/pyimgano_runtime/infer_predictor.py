@@ -70,6 +70,12 @@ def open_predictor(
             needs_regions=bool(options.save_masks),
         )
     warn_fallback(predictor.provider_in_use)
+    rules = predictor.settings.regions
+    if options.review_band is not None and rules and rules.policy == "any_region":
+        raise ConfigError(
+            "--review-band: is a band of scores, but the label follows regions alone "
+            '(policy "any_region"); leave it out, or set --region policy=both'
+        )
     return predictor
 
 

@@ -171,7 +171,8 @@ class Ledger:
         return found[0] if found else None
 
     def _refuse_other_settings(self, found: Path, settings: dict[str, Any]) -> None:
-        before = self._settings_before(found)
+        before = _flat(self._settings_before(found))
+        settings = _flat(json.loads(json.dumps(settings)))  # as the file has them
         names = sorted({*before, *settings})
         different = [
             f"{name} {_told(before, name)} there and {_told(settings, name)} now"
@@ -239,6 +240,16 @@ def input_digest(name: str, state: FileState | None) -> bytes:
 def _state_of(row: dict[str, Any]) -> FileState | None:
     file = row.get("file")
     return FileState(file["size"], file["mtime_us"]) if isinstance(file, dict) else None
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Give settings with the members of an object under dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        members = value.items() if isinstance(value, dict) else [(None, value)]
+        for member, own in members:
+            flat[name if member is None else f"{name}.{member}"] = own
+    return flat
 
 
 def _told(settings: dict[str, Any], name: str) -> str:

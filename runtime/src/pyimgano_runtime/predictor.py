@@ -143,6 +143,11 @@ class Predictor:
             settings, origin = thresholds.settings_for(opened, name), thresholds.name
         if regions is not None:
             settings = regions.applied_to(settings, name)
+        if settings.regions is not None and settings.thresholds.pixel is None:
+            raise ConfigError(
+                f"{name}: {origin} has no pixel threshold, which its regions need; "
+                "calibrate again, or give one by --pixel-threshold"
+            )
         engine = category_engine(opened, name, threads=threads, providers=providers)
         predictor = cls(
             *(name, settings, config.input, engine),
@@ -359,14 +364,19 @@ class Predictor:
         ):
             from .regions import find_regions, label_of
 
-            found = find_regions(
-                *(anomaly_map, size),
-                threshold=pixel,
-                mode=mode,
-                rules=rules,
-                roi=self.settings.roi,
-            )
-            label = label_of(rules.policy, by_score, len(found.regions))
+            try:
+                found = find_regions(
+                    *(anomaly_map, size),
+                    threshold=pixel,
+                    mode=mode,
+                    rules=rules,
+                    roi=self.settings.roi,
+                )
+            except ImageError:
+                if rules.sets_label:
+                    raise
+            else:
+                label = label_of(rules.policy, by_score, len(found.regions))
         post_ms = (time.perf_counter() - start) * 1000
         return Prediction(
             score=score,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._reader import Fields
+from ._reader import FLOAT32_MAX, Fields
 from .errors import ConfigError, raise_all
 from .quick_dataclass import dataclass
 from .region_rules import (
@@ -21,7 +22,7 @@ from .region_rules import (
 if TYPE_CHECKING:
     import argparse
 
-    from .infer_config import CategorySettings
+    from .infer_config import CategorySettings, Thresholds
 
     Settings = TypeVar("Settings", bound=CategorySettings)
 
@@ -62,6 +63,11 @@ class RegionFlags:
         if self.off and self.rules:
             problems.append("--no-regions, --region: give one of them")
         rules = settings.regions
+        if rules is None and not self.rules:
+            problems.append(
+                f"{category}: looks for no regions, so --roi, --pixel-threshold and "
+                "--no-regions change nothing; add a rule, such as --region min_area=0"
+            )
         if self.rules:
             rules = rules_with(rules or RegionRules(), self.rules, problems)
         roi = settings.roi
@@ -69,7 +75,10 @@ class RegionFlags:
             roi = parse_roi(self.roi, problems)
         thresholds = settings.thresholds
         if self.pixel_threshold is not None:
-            thresholds = replace(thresholds, pixel=self.pixel_threshold)
+            pixel = float32_threshold(self.pixel_threshold, problems)
+            thresholds = replace(thresholds, pixel=pixel)
+        if rules is not None and not _names(self.rules, "low_threshold"):
+            rules = with_moved_low(rules, settings.thresholds, thresholds)
         if rules is not None and not self.off and thresholds.pixel is None:
             problems.append(
                 f"{category}: has no pixel threshold; give one by --pixel-threshold"
@@ -86,6 +95,49 @@ class RegionFlags:
             roi=roi,
             thresholds=thresholds,
         )
+
+
+def _names(changes: tuple[str, ...], name: str) -> bool:
+    return any(change.partition("=")[0].strip() == name for change in changes)
+
+
+def float32_threshold(value: float, problems: list[str]) -> float:
+    """Give a pixel threshold as it is compared; what is wrong goes to `problems`."""
+    if not abs(value) <= FLOAT32_MAX:
+        problems.append(
+            f"--pixel-threshold: found {value}, expected a finite number that float32 "
+            "can hold"
+        )
+        return 0.0
+    return _as_float32(value)
+
+
+def _as_float32(value: float) -> float:
+    return float(struct.unpack("f", struct.pack("f", value))[0])
+
+
+def with_moved_low(
+    rules: RegionRules, before: Thresholds, now: Thresholds
+) -> RegionRules:
+    """Give rules whose `low_threshold` keeps its place when the pixel threshold moves.
+
+    Its place is its share of the way from the median of normals to the pixel threshold.
+    Where a median is not known, the number stays.
+    """
+    low = rules.low_threshold
+    if low is None or before.pixel == now.pixel:
+        return rules
+    if before.pixel is None or now.pixel is None:
+        return rules
+    middles = [
+        thresholds.provenance["pixel"].score_summary.get("median")
+        for thresholds in (before, now)
+    ]
+    was, is_now = middles
+    if was is None or is_now is None or before.pixel <= was:
+        return rules
+    share = (low - was) / (before.pixel - was)
+    return replace(rules, low_threshold=is_now + share * (now.pixel - is_now))
 
 
 def rules_with(

@@ -9,55 +9,21 @@ components are OpenCV's; what is judged of a map (`judged_cells`) needs numpy al
 
 from __future__ import annotations
 
-from typing import Any, Final
+from itertools import islice
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from .errors import ConfigError
-from .geometry import MAP_MODES, letterbox_canvas
+from .errors import ConfigError, ImageError
+from .map_grid import MapGrid, Mask, judged_cells
 from .quick_dataclass import dataclass
 from .region_rules import RegionRules, Roi
+from .region_shapes import Region, components_of, opencv, passing
 
 FloatMap = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.bool_]
 
 DEFAULT_RULES: Final = RegionRules()
-
-
-@dataclass(frozen=True, slots=True)
-class Region:
-    """One region; places are pixels of the picture unless they say otherwise."""
-
-    id: int  # 1, 2, ...: by falling max_score
-    area: float  # pixels of the picture
-    bbox: tuple[int, int, int, int]  # x0, y0, x1, y1: x1 and y1 lie just outside
-    bbox_map: tuple[int, int, int, int]  # the same in cells of the map
-    centroid: tuple[float, float]  # x, y
-    fill_ratio: float  # area / area of the upright box, (0, 1]
-    aspect: float  # longer / shorter side of the smallest turned box, >= 1
-    solidity: float  # area / area of the convex hull, (0, 1]
-    max_score: float  # of the smoothed map
-    mean_score: float
-    polygon: tuple[tuple[tuple[float, float], ...], ...] | None = None  # outlines
-
-    def to_json(self) -> dict[str, Any]:
-        """Give the JSON object of a row; `polygon` only where outlines were asked."""
-        whole: dict[str, Any] = {
-            "id": self.id,
-            "area": self.area,
-            "bbox": list(self.bbox),
-            "bbox_map": list(self.bbox_map),
-            "centroid": list(self.centroid),
-            "fill_ratio": self.fill_ratio,
-            "aspect": self.aspect,
-            "solidity": self.solidity,
-            "max_score": self.max_score,
-            "mean_score": self.mean_score,
-        }
-        if self.polygon is not None:
-            whole["polygon"] = [[list(at) for at in line] for line in self.polygon]
-        return whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,93 +32,7 @@ class FoundRegions:
 
     regions: tuple[Region, ...]
     labels: npt.NDArray[np.int32]  # (h, w) the region's id, 0 outside of all
-    left_out: int  # that passed the filters and are more than max_regions
-
-
-@dataclass(frozen=True, slots=True)
-class MapGrid:
-    """Where the cells of a map lie in the picture."""
-
-    map_size: tuple[int, int]  # (h, w) cells
-    image_size: tuple[int, int]  # (H, W) pixels
-    cell: tuple[float, float]  # (height, width) of a cell in pixels
-    start: tuple[float, float]  # (y, x) of the first cell's corner, in pixels
-
-    @classmethod
-    def of(
-        cls, map_size: tuple[int, int], image_size: tuple[int, int], mode: str
-    ) -> MapGrid:
-        """Give the grid of a map that lies on a picture as `map_to_image` says.
-
-        Raises:
-            ValueError: an unknown mode.
-        """
-        if mode not in MAP_MODES:
-            raise ValueError(f"found mode {mode!r}, expected one of {MAP_MODES}")
-        canvas = image_size
-        if mode == "letterbox":
-            canvas = letterbox_canvas(image_size, map_size)
-        cell = (canvas[0] / map_size[0], canvas[1] / map_size[1])
-        start = (
-            -float((canvas[0] - image_size[0]) // 2),
-            -float((canvas[1] - image_size[1]) // 2),
-        )
-        return cls(map_size, image_size, cell, start)
-
-    def centres(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Give y (h,) and x (w,) of the cells' centres as shares of the picture."""
-        y, x = (
-            (start + (np.arange(n, dtype=np.float64) + 0.5) * cell) / pixels
-            for start, n, cell, pixels in zip(
-                self.start, self.map_size, self.cell, self.image_size, strict=True
-            )
-        )
-        return y, x
-
-    def to_pixels(
-        self, corners_xy: npt.NDArray[np.floating]
-    ) -> npt.NDArray[np.float64]:
-        """Give places (n, 2), x and y in cells from the map's corner, in pixels."""
-        scale, start = self.cell[::-1], self.start[::-1]
-        places = np.asarray(corners_xy, dtype=np.float64)
-        return np.stack(
-            [places[..., axis] * scale[axis] + start[axis] for axis in (0, 1)], axis=-1
-        )
-
-
-def judged_cells(grid: MapGrid, roi: Roi | None, border: float) -> Mask:
-    """Give which cells (h, w) are judged: their centre is in the picture and the ROI.
-
-    Args:
-        border: share of each side, at the picture's edges, that is not.
-    """
-    y, x = grid.centres()
-    inside: Mask = ((y >= border) & (y <= 1 - border) & (y > 0) & (y < 1))[:, None] & (
-        (x >= border) & (x <= 1 - border) & (x > 0) & (x < 1)
-    )[None]
-    if roi is None:
-        return inside
-    if roi.rectangle is not None:
-        x0, y0, x1, y1 = roi.rectangle
-        rows, columns = (y >= y0) & (y <= y1), (x >= x0) & (x <= x1)
-        return inside & rows[:, None] & columns[None]
-    return inside & _in_polygon(y, x, roi.polygon or ())
-
-
-def _in_polygon(
-    y: npt.NDArray[np.float64],
-    x: npt.NDArray[np.float64],
-    corners: tuple[tuple[float, float], ...],
-) -> Mask:
-    """Give which of the places (h, w) lie in a polygon, by the even-odd rule."""
-    inside = np.zeros((len(y), len(x)), dtype=np.bool_)
-    for (xa, ya), (xb, yb) in zip(corners, (*corners[1:], corners[0]), strict=True):
-        crosses = (ya > y) != (yb > y)  # (h,) rows that this edge crosses
-        if not crosses.any():
-            continue
-        at = xa + (y[crosses] - ya) * (xb - xa) / (yb - ya)
-        inside[crosses] ^= x[None] < at[:, None]
-    return inside
+    left_out: int  # lower ones that nobody measured, as there are max_regions already
 
 
 def smoothed(map_f32: FloatMap, rules: RegionRules) -> FloatMap:
@@ -163,7 +43,7 @@ def smoothed(map_f32: FloatMap, rules: RegionRules) -> FloatMap:
     """
     if rules.smoothing == "none":
         return map_f32
-    cv2 = _opencv()
+    cv2 = opencv()
     window = rules.smoothing_cells
     if rules.smoothing == "median":
         found = cv2.medianBlur(np.ascontiguousarray(map_f32), window)
@@ -226,30 +106,36 @@ def find_regions(
 
     Raises:
         ConfigError: OpenCV is missing.
+        ImageError: no cell is judged.
     """
-    cv2 = _opencv()
+    cv2 = opencv()
     h, w = map_f32.shape
     grid = MapGrid.of((h, w), image_size, mode)
     area = judged_cells(grid, roi, rules.border)
+    if not area.any():
+        raise ImageError(
+            f"no cell of the map ({h} x {w}) lies in the part of the picture that is "
+            f"judged ({image_size[0]} x {image_size[1]} pixels); the picture is too "
+            "narrow for this model, or the region of interest too small",
+            code="NOTHING_JUDGED",
+            stage="infer",
+        )
     values = smoothed(map_f32, rules)
     mask = _shaped(_above(values, area, threshold, rules), area, rules)
-    n, parts = cv2.connectedComponents(_merged(mask, rules), connectivity=8)
+    _, parts = cv2.connectedComponents(_merged(mask, rules), connectivity=8)
     parts = np.where(mask, parts, 0)
 
-    found = []
-    for part in range(1, n):
-        own = parts == part
-        region = _measured(own, values, grid, rules)
-        if _passes(region, rules):
-            found.append((region, own))
-    found.sort(key=lambda pair: (-pair[0].max_score, pair[0].bbox_map))
-    kept = found[: rules.max_regions]
+    found = components_of(parts, values, grid)
     labels = np.zeros((h, w), dtype=np.int32)
-    regions = []
-    for number, (region, own) in enumerate(kept, start=1):
-        labels[own] = number
-        regions.append(_numbered(region, number))
-    return FoundRegions(tuple(regions), labels, len(found) - len(kept))
+    regions: list[Region] = []
+    last = -1
+    for last, region in islice(passing(found, parts, grid, rules), rules.max_regions):
+        regions.append(_numbered(region, len(regions) + 1))
+        labels[parts == found.part[last]] = len(regions)
+    full = len(regions) == rules.max_regions
+    return FoundRegions(
+        tuple(regions), labels, len(found.part) - 1 - last if full else 0
+    )
 
 
 def region_mask(
@@ -257,7 +143,8 @@ def region_mask(
 ) -> npt.NDArray[np.uint8]:
     """Give regions at the picture's size (H, W): 255 in them, 0 elsewhere.
 
-    A pixel belongs to the cell that its centre lies in.
+    A pixel belongs to the cell that its centre lies in; a region between all centres
+    takes the pixel below its middle.
     """
     h, w = labels.shape
     grid = MapGrid.of((h, w), image_size, mode)
@@ -267,7 +154,14 @@ def region_mask(
             image_size, grid.start, grid.cell, (h, w), strict=True
         )
     )
-    return np.where(labels[rows][:, columns] > 0, 255, 0).astype(np.uint8)
+    at_pixels = labels[rows][:, columns]
+    mask = np.where(at_pixels > 0, 255, 0).astype(np.uint8)
+    for number in np.setdiff1d(labels[labels > 0], at_pixels):
+        middle = np.argwhere(labels == number).mean(axis=0)[::-1] + 0.5
+        x, y = grid.to_pixels(middle).astype(int)
+        height, width = image_size
+        mask[min(max(y, 0), height - 1), min(max(x, 0), width - 1)] = 255
+    return mask
 
 
 def label_of(policy: str, by_score: bool, n_regions: int) -> str:
@@ -293,7 +187,7 @@ def _above(
     if low_threshold is None or low_threshold >= threshold:
         return high.astype(np.uint8)
     low = ((values >= np.float32(low_threshold)) & area).astype(np.uint8)
-    _, parts = _opencv().connectedComponents(low, connectivity=8)
+    _, parts = opencv().connectedComponents(low, connectivity=8)
     seeds = np.unique(parts[high])
     return (np.isin(parts, seeds) & (low > 0)).astype(np.uint8)
 
@@ -302,7 +196,7 @@ def _shaped(
     mask: npt.NDArray[np.uint8], area: Mask, rules: RegionRules
 ) -> npt.NDArray[np.uint8]:
     """Open, close, fill; nothing grows out of the judged cells."""
-    cv2 = _opencv()
+    cv2 = opencv()
     for radius, step in (
         (rules.open_cells, cv2.MORPH_OPEN),
         (rules.close_cells, cv2.MORPH_CLOSE),
@@ -325,91 +219,10 @@ def _merged(mask: npt.NDArray[np.uint8], rules: RegionRules) -> npt.NDArray[np.u
     if not rules.merge_cells:
         return mask
     window = np.ones((rules.merge_cells + 1, rules.merge_cells + 1), np.uint8)
-    return np.asarray(_opencv().dilate(mask, window), dtype=np.uint8)
-
-
-def _measured(own: Mask, values: FloatMap, grid: MapGrid, rules: RegionRules) -> Region:
-    cv2 = _opencv()
-    rows, columns = np.nonzero(own)
-    top, bottom = int(rows.min()), int(rows.max()) + 1
-    left, right = int(columns.min()), int(columns.max()) + 1
-    cell_area = grid.cell[0] * grid.cell[1]
-    area = len(rows) * cell_area
-    outlines = _outlines(own[top:bottom, left:right], (left, top))
-    corners = grid.to_pixels(np.concatenate(outlines)).astype(np.float32)
-    _, sides, _ = cv2.minAreaRect(corners)
-    hull = float(cv2.contourArea(cv2.convexHull(corners)))
-    inside = values[own]
-    x0, y0 = np.floor(grid.to_pixels(np.asarray([left, top]))).astype(int)
-    x1, y1 = np.ceil(grid.to_pixels(np.asarray([right, bottom]))).astype(int)
-    height, width = grid.image_size
-    centre = grid.to_pixels(np.asarray([columns.mean() + 0.5, rows.mean() + 0.5]))
-    return Region(
-        id=0,
-        area=round(area, 1),
-        bbox=(
-            *(max(0, int(x0)), max(0, int(y0))),
-            *(min(width, int(x1)), min(height, int(y1))),
-        ),
-        bbox_map=(left, top, right, bottom),
-        centroid=(round(float(centre[0]), 1), round(float(centre[1]), 1)),
-        fill_ratio=round(len(rows) / ((right - left) * (bottom - top)), 4),
-        aspect=round(max(sides) / min(sides), 3),
-        solidity=round(min(1.0, area / hull), 4),
-        max_score=float(inside.max()),
-        mean_score=float(np.float32(inside.mean(dtype=np.float64))),
-        polygon=_polygons(outlines, grid) if rules.polygons else None,
-    )
-
-
-def _outlines(own: Mask, start_xy: tuple[int, int]) -> list[npt.NDArray[np.float64]]:
-    """Give the outer outlines of a mask along its cells' corners, (n, 2) x and y each.
-
-    Each cell is drawn as 2 x 2 pixels: an even pixel stands for a cell's first edge,
-    an odd one for its last.
-    """
-    cv2 = _opencv()
-    doubled = own.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
-    lines, _ = cv2.findContours(doubled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    return [(line[:, 0] + 1) // 2 + np.asarray(start_xy, np.float64) for line in lines]
-
-
-def _polygons(
-    outlines: list[npt.NDArray[np.float64]], grid: MapGrid
-) -> tuple[tuple[tuple[float, float], ...], ...]:
-    """Give outlines in pixels, at most half a cell off, with few points."""
-    cv2 = _opencv()
-    short = [
-        cv2.approxPolyDP(line.astype(np.float32), 0.5, True)[:, 0] for line in outlines
-    ]
-    return tuple(
-        tuple((round(float(x), 1), round(float(y), 1)) for x, y in grid.to_pixels(line))
-        for line in short
-    )
-
-
-def _passes(region: Region, rules: RegionRules) -> bool:
-    return (
-        region.area >= rules.min_area
-        and region.fill_ratio >= rules.min_fill_ratio
-        and (rules.max_aspect is None or region.aspect <= rules.max_aspect)
-        and region.solidity >= rules.min_solidity
-        and (rules.min_max_score is None or region.max_score >= rules.min_max_score)
-        and (rules.min_mean_score is None or region.mean_score >= rules.min_mean_score)
-    )
+    return np.asarray(opencv().dilate(mask, window), dtype=np.uint8)
 
 
 def _numbered(region: Region, number: int) -> Region:
     from dataclasses import replace
 
     return replace(region, id=number)
-
-
-def _opencv() -> Any:
-    try:
-        import cv2
-    except ImportError as cause:
-        raise ConfigError(
-            f"regions need OpenCV ({cause}): pip install opencv-python-headless"
-        ) from cause
-    return cv2

@@ -39,6 +39,7 @@ NEXT_STEPS: Final = {
     "IMAGE_UNREADABLE": "save the files again as PNG, JPEG, BMP or TIFF",
     "INFERENCE_FAILED": 'run "pyimgano-runtime check" on the bundle',
     "OUT_OF_MEMORY": "use smaller pictures or fewer --decode-workers",
+    "NOTHING_JUDGED": "judge pictures of the shape that trained, or a larger --roi",
     "SCORE_NOT_FINITE": 'run "pyimgano-runtime check" on the bundle',
     "VIDEO_ENDED": "check the camera's cable and power, and start again",
 }

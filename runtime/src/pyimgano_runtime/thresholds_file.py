@@ -24,6 +24,7 @@ from .infer_config_checks import (
     threshold_contradictions,
 )
 from .reference import with_scores
+from .region_flags import with_moved_low
 from .thresholds_reader import read_calibration, read_sha256, read_thresholds
 
 if TYPE_CHECKING:
@@ -99,8 +100,12 @@ class ThresholdsFile:
         reference = settings.reference
         if reference is not None:
             reference = with_scores(reference, own.thresholds, own.calibration)
+        regions = settings.regions
+        if regions is not None:
+            regions = with_moved_low(regions, settings.thresholds, own.thresholds)
         return replace(
             settings,
+            regions=regions,
             thresholds=own.thresholds,
             calibration=own.calibration,
             reference=reference,

@@ -66,7 +66,7 @@ def _watch(
     while True:
         start = time.monotonic()
         try:
-            found = _files(watched)
+            found = _files(watched, done)
         except OSError as cause:
             if not gone:
                 say(f"{watched.folder}: {cause.strerror}; waiting until it is back")
@@ -91,51 +91,60 @@ def _sift(
     ready, still = [], {}
     now = time.monotonic()
     for path, state, renamed in sorted(found, key=lambda f: (f[1].mtime_us, f[0])):
-        digest = input_digest(str(path), state)
-        if digest in done:
-            continue
         before, since = waiting.get(path, (None, now))
         since = since if before == state else now
         if renamed or since <= settled_by:
-            done.add(digest)
+            done.add(input_digest(str(path), state))
             ready.append(Input(str(path), path, state=state))
         else:
             still[path] = (state, since)
     return ready, still
 
 
-def _files(watched: Watched) -> list[_Found]:
+def _files(watched: Watched, done: set[bytes]) -> list[_Found]:
     """Give the wanted files of the folder: path, state, whether it was renamed in.
+
+    Without those that are done, so that memory does not grow with what stays there.
 
     Raises:
         OSError: the folder itself cannot be listed; what goes away in it is passed by.
     """
-    found = []
-    folders = [(watched.folder, True)]
+    found: list[_Found] = []
+    folders = [watched.folder]
     while folders:
-        folder, top = folders.pop()
+        folder = folders.pop()
         try:
-            entries = list(os.scandir(folder))
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    _note(entry, watched, done, found, folders)
         except OSError:
-            if top:
+            if folder == watched.folder:
                 raise
-            continue
-        for entry in entries:
-            path = Path(entry.path)
-            try:
-                if entry.is_dir(follow_symlinks=False):
-                    if not entry.name.startswith("."):  # where files are made ready
-                        folders.append((path, False))
-                    continue
-                if not watched.wanted(path.relative_to(watched.folder)):
-                    continue
-                facts = entry.stat()
-            except OSError:
-                continue
-            if S_ISREG(facts.st_mode):
-                state = FileState(facts.st_size, facts.st_mtime_ns // 1000)
-                found.append((path, state, _was_renamed(facts)))
     return found
+
+
+def _note(
+    entry: os.DirEntry[str],
+    watched: Watched,
+    done: set[bytes],
+    found: list[_Found],
+    folders: list[Path],
+) -> None:
+    """Append a wanted file to what was found, or a folder to those to look through."""
+    path = Path(entry.path)
+    try:
+        if entry.is_dir(follow_symlinks=False):
+            if not entry.name.startswith("."):  # where files are made ready
+                folders.append(path)
+            return
+        if not watched.wanted(path.relative_to(watched.folder)):
+            return
+        facts = entry.stat()
+    except OSError:
+        return  # it vanished
+    state = FileState(facts.st_size, facts.st_mtime_ns // 1000)
+    if S_ISREG(facts.st_mode) and input_digest(str(path), state) not in done:
+        found.append((path, state, _was_renamed(facts)))
 
 
 def _was_renamed(facts: os.stat_result) -> bool:

@@ -74,8 +74,8 @@ MUTANTS: Final = (
     Mutant(
         "regions beside a letterboxed picture count",
         f"{RUNTIME}/map_grid.py",
-        "(y > 0) & (y < 1)",
-        "(y > -1) & (y < 2)",
+        "(y >= border) & (y <= 1 - border)",
+        "(y >= border - 1) & (y <= 2 - border)",
         "tests/test_regions_find.py",
         "letterbox",
     ),

@@ -110,6 +110,12 @@ def test_the_pixel_threshold_is_set_on_what_is_judged(
     assert thresholds.pixel is not None
     judged = predictor.judged_values(prediction.anomaly_map, SIZE)
     assert judged.max() < thresholds.pixel
+    highest = []
+    for path in sorted(pictures.glob("[01]*.png")):  # the normals that set it
+        whole = predictor.predict(predictor.read(path)).anomaly_map
+        assert whole is not None
+        highest.append(whole.max())
+    assert max(highest) > 1.5 * thresholds.pixel
     rules = predictor.settings.regions
     assert rules is not None
     middle = thresholds.provenance["pixel"].score_summary["median"]

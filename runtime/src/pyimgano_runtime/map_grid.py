@@ -85,8 +85,8 @@ def judged_cells(grid: MapGrid, roi: Roi | None, border: float) -> Mask:
         border: share of each side, at the picture's edges, that is not.
     """
     y, x = grid.centres()
-    inside: Mask = ((y >= border) & (y <= 1 - border) & (y > 0) & (y < 1))[:, None] & (
-        (x >= border) & (x <= 1 - border) & (x > 0) & (x < 1)
+    inside: Mask = ((y >= border) & (y <= 1 - border))[:, None] & (
+        (x >= border) & (x <= 1 - border)
     )[None]
     if roi is None:
         return inside

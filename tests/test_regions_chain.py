@@ -15,6 +15,7 @@ from bundle_copies import copy_of, edit_document
 from conftest import CommandResult, config_payload
 from factories import write_manifest
 from pyimgano.inference.torch_predictor import torch_predictor
+from pyimgano.reporting.tables import print_run
 from pyimgano.workbench.artifacts import open_run
 from pyimgano.workbench.config import parse_config
 from pyimgano.workbench.trained import load_trained
@@ -70,6 +71,19 @@ def sheets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     command = ["train", "--config", str(config), "--output", str(run)]
     assert main([*command, "--export-bundle"]) == 0
     return run, manifest.parent
+
+
+def test_a_training_says_what_regions_found(
+    sheets: tuple[Path, Path], run_cli: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_run(open_run(sheets[0]).report, sheets[0])
+    words = " ".join(capsys.readouterr().out.split())
+    assert "6 of 6 anomalies and 0 of 6 normals have a region; labels by" in words
+    page = sheets[0].parent / "page.html"
+    assert run_cli("report", sheets[0], "--html", page).code == 0
+    text = page.read_text("utf-8")
+    assert "in which a defect region is found is called anomalous, whatever" in text
+    assert "scores the image threshold or more is called anomalous." not in text
 
 
 def rows_of(run: Path) -> list[dict[str, Any]]:
@@ -162,7 +176,7 @@ def test_a_device_writes_regions_masks_and_its_rules(
     assert mask.shape == SIZE
     box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
     assert box == region["bbox"]
-    assert 'regions by {"pixel_threshold": ' in told.err
+    assert "regions: one region makes the label anomaly, whatever the" in told.err
     assert len(list(overlays.iterdir())) == 1
 
     assert runtime([*command, "--region", "min_area=5000"]) == 0

@@ -34,7 +34,12 @@ from .report_words import (
     speed_rows,
     threshold_rows,
 )
-from .threshold_story import achieved_sentence, origin_words, promise_sentence
+from .threshold_story import (
+    achieved_sentence,
+    label_rule,
+    origin_words,
+    promise_sentence,
+)
 
 TEMPLATE: Final = "report.html.j2"
 LOOK: Final = Style("c6", "", "M-4.5 0A4.5 4.5 0 1 0 4.5 0A4.5 4.5 0 1 0-4.5 0Z")
@@ -116,6 +121,9 @@ def _tiles(report: Report) -> list[tuple[str, str, str]]:
 def _category(category: ReportCategory, anchor: str) -> dict[str, Any]:
     origin = category.settings.thresholds.provenance["image"]
     pixel = category.settings.thresholds.provenance.get("pixel")
+    rules = category.settings.regions
+    by_regions = rules is not None and rules.policy == "any_region"
+    promising = pixel if by_regions and pixel is not None else origin
     warnings = category.training.get("warnings")
     return {
         "name": category.name,
@@ -126,8 +134,9 @@ def _category(category: ReportCategory, anchor: str) -> dict[str, Any]:
         "data": data_rows(category),
         "kinds": kind_rows(category),
         "thresholds": threshold_rows(category),
+        "rule": label_rule(category.settings.regions),
         "origin": origin_words(origin, MANY),
-        "promise": promise_sentence(origin, MANY),
+        "promise": promise_sentence(promising, MANY),
         "achieved": achieved_sentence(origin, category.achieved, MANY),
         "set_by": f"Set by {origin.set_by}, {origin.set_at}.",
         "pixel_origin": None if pixel is None else origin_words(pixel, MANY),

@@ -63,8 +63,27 @@ def print_run(report: dict[str, Any], folder: Path) -> None:
         if learned.get("copies") or learned.get("tuning") or learned.get("defects"):
             text = f"{name}: learned from {learned['in_words']}"
             console.print(text, highlight=False)
+        if "regions" in category:
+            text = f"{name}: {_by_regions(category['regions'])}"
+            console.print(text, highlight=False)
         for warning in category["warnings"]:
             console.print(f"warning: {name}: {warning}", highlight=False)
         for key, reason in category["reasons"].items():
             console.print(f"{name}: {key} not measured: {reason}", highlight=False)
     console.print(f"run: {folder}", highlight=False, soft_wrap=True)
+
+
+def _by_regions(found: dict[str, Any]) -> str:
+    """Say what regions made of the test pictures; the table counts scores."""
+    text = (
+        f"{found['anomalies_with_region']} of {found['anomalies']} anomalies and "
+        f"{found['normals_with_region']} of {found['normals']} normals have a region"
+    )
+    if found["policy"] != "image_threshold":
+        text += (
+            f'; labels by policy "{found["policy"]}": '
+            f"{found['anomalies_labelled_anomaly']} and "
+            f"{found['normals_labelled_anomaly']} are anomaly (the table above counts "
+            "scores)"
+        )
+    return text

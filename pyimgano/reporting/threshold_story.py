@@ -6,11 +6,28 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 from pyimgano_runtime.calibration import GROUPED, PIXEL_STATISTIC, SMALL_N
 from pyimgano_runtime.infer_config import RateBounds, ThresholdProvenance
+from pyimgano_runtime.region_rules import RegionRules
 
 from .overview_facts import percent
+
+_RULES: Final = {
+    "image_threshold": "A picture that scores the image threshold or more is called "
+    "anomalous.",
+    "any_region": "A picture in which a defect region is found is called anomalous, "
+    "whatever its score: a region is a part of the heat map that reaches the pixel "
+    "threshold and passes the filters, which lower the promised rate further.",
+    "both": "A picture is called anomalous where it scores the image threshold or "
+    "more and a defect region is found in it; that lowers the promised rate further.",
+}
+
+
+def label_rule(regions: RegionRules | None) -> str:
+    """Say what makes a picture anomalous."""
+    return _RULES["image_threshold" if regions is None else regions.policy]
 
 
 def origin_words(origin: ThresholdProvenance, many: str) -> str:

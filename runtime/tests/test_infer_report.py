@@ -105,7 +105,9 @@ def test_the_report_counts_and_says_what_to_do_next(
     }
     assert report["thresholds"] == {
         **{"image": 100.0, "source": "bundle: conformal", "review_band": 0.04},
+        "pixel": None,
     }
+    assert (report["roi"], report["regions"]) == (None, None)
     assert report["bundle"]["name"] == "tiny"
     assert (report["score"]["min"], report["score"]["max"]) == (40.0, 200.0)
     assert set(report["ms"]) == {"decode", "infer", "post", "total"}

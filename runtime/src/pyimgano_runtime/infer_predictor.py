@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,19 +80,11 @@ def open_predictor(
 
 def say_regions(predictor: Predictor) -> None:
     """Say by which rules regions are found; the rows hold what was found."""
-    from dataclasses import asdict
+    from .region_words import region_sentence
 
-    from .row_output import json_text
-
-    rules, roi = predictor.settings.regions, predictor.settings.roi
-    if rules is None:
+    if predictor.settings.regions is None:
         return
     if predictor.regions_missing is not None:
         say(f"no regions: {predictor.regions_missing}")
         return
-    told = {
-        "pixel_threshold": predictor.settings.thresholds.pixel,
-        "roi": None if roi is None else asdict(roi),
-        **asdict(rules),
-    }
-    say(f"regions by {json_text(told, sys.stderr)}")
+    say(f"regions: {region_sentence(predictor.settings)}")

@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -72,6 +73,7 @@ class InferReport:
         predictor, options = self._predictor, self._options
         bundle = predictor.bundle
         about = None if bundle is None else bundle.config.bundle
+        roi, regions = predictor.settings.roi, predictor.settings.regions
         return {
             "schema_version": REPORT_SCHEMA_VERSION,
             "kind": "run_report",
@@ -89,7 +91,10 @@ class InferReport:
                 "image": predictor.threshold,
                 "source": predictor.threshold_source,
                 "review_band": options.review_band,
+                "pixel": predictor.settings.thresholds.pixel,
             },
+            "roi": None if roi is None else asdict(roi),
+            "regions": None if regions is None else asdict(regions),
             "output": options.output,
             **self.statistics.to_json(),
             "gates": self.statistics.gate_results(self._gates),

@@ -744,9 +744,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         "infer: pictures wait until more of them come",
-        f"{RUNTIME}/read_ahead.py",
-        "most = 0 if item is None else workers * AHEAD_PER_WORKER - 1",
-        "most = workers * AHEAD_PER_WORKER - 1",
+        f"{RUNTIME}/ordered_threads.py",
+        "(1 if item is None else most)",
+        "most",
         "runtime/tests/test_decode_workers.py",
         "wait",
     ),

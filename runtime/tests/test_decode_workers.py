@@ -7,17 +7,18 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from tiny_bundle import grey, save_picture, write_bundle
+from watched_predictor import watch
 
 from pyimgano_runtime.cli import main
 from pyimgano_runtime.inputs import Input
-from pyimgano_runtime.predictor import Image, Prediction, Predictor
+from pyimgano_runtime.predictor import Predictor
 from pyimgano_runtime.read_ahead import AHEAD_PER_WORKER, loaded
 from pyimgano_runtime.rows import (
     MOST_WORKERS,
@@ -68,34 +69,12 @@ def test_rows_are_the_same_and_in_order_whoever_decodes(
     assert rows_of(predictor, photos, workers) == alone
 
 
-def watched(
-    predictor: Predictor,
-    monkeypatch: pytest.MonkeyPatch,
-    *,
-    on_read: Callable[[Path], None] = lambda path: None,
-    on_predict: Callable[[], None] = lambda: None,
-) -> None:
-    """Call something before each picture is read or judged."""
-    read, predict = predictor.read, predictor.predict
-
-    def read_watched(path: Path) -> Image:
-        on_read(path)
-        return read(path)
-
-    def predict_watched(image_u8: Image, *, with_map: bool = True) -> Prediction:
-        on_predict()
-        return predict(image_u8, with_map=with_map)
-
-    monkeypatch.setattr(predictor, "read", read_watched)
-    monkeypatch.setattr(predictor, "predict", predict_watched)
-
-
 def test_the_next_picture_is_decoded_while_one_is_judged(
     predictor: Predictor, photos: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     second_read = threading.Event()
     seen: list[bool] = []
-    watched(
+    watch(
         predictor,
         monkeypatch,
         on_read=lambda path: second_read.set() if path == photos[1] else None,
@@ -114,7 +93,7 @@ def test_few_pictures_wait_and_none_is_decoded_after_the_end(
     workers: int,
 ) -> None:
     read: list[Path] = []
-    watched(predictor, monkeypatch, on_read=read.append)
+    watch(predictor, monkeypatch, on_read=read.append)
     before = threading.active_count()
     rows = predict_files(predictor, photos, with_map=True, decode_workers=workers)
     for taken in range(1, 6):
@@ -146,7 +125,7 @@ def test_a_picture_too_large_for_a_worker_costs_its_own_row_only(
         if path == photos[1]:
             raise MemoryError
 
-    watched(predictor, monkeypatch, on_read=lack)
+    watch(predictor, monkeypatch, on_read=lack)
     rows = rows_of(predictor, photos[:3], 2)
     assert [row["ok"] for row in rows] == [True, False, True]
     assert rows[1]["error"]["code"] == "OUT_OF_MEMORY"

@@ -72,6 +72,19 @@ def test_items_may_be_endless_and_are_asked_for_by_the_caller() -> None:
     assert set(asked_by) == {threading.current_thread()}
 
 
+def test_all_that_wait_are_given_before_more_is_asked_for_where_there_is_none() -> None:
+    given: list[int] = []
+
+    def items() -> Iterator[int | None]:
+        yield from (1, 2, None)
+        assert given == [-1, -2]
+        yield 3
+
+    for result in each_in_order(lambda item: -item, items(), threads=1, ahead=9):
+        given.append(result)
+    assert given == [-1, -2, -3]
+
+
 def test_an_error_comes_at_its_turn() -> None:
     def work(index: int) -> int:
         if index == 2:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 from tiny_bundle import grey, save_picture, write_bundle
+from watched_predictor import watch
 
 from pyimgano_runtime import ImageError, Predictor, Streamed
-from pyimgano_runtime.predictor import Image, Prediction
 from pyimgano_runtime.rows import predict_files
 
 PATIENCE = 30.0  # seconds: only a fault waits so long
@@ -148,28 +148,6 @@ def test_the_engine_out_of_memory_costs_its_own_result_only(
     assert first.error is not None
     assert (first.error.code, first.error.stage) == ("OUT_OF_MEMORY", "infer")
     assert second.ok
-
-
-def watch(
-    predictor: Predictor,
-    monkeypatch: pytest.MonkeyPatch,
-    *,
-    on_read: Callable[[Path], object] = lambda path: None,
-    on_predict: Callable[[], object] = lambda: None,
-) -> None:
-    """Call something before each picture is read or judged."""
-    read, predict = predictor.read, predictor.predict
-
-    def read_watched(path: Path) -> Image:
-        on_read(path)
-        return read(path)
-
-    def predict_watched(image_u8: Image, *, with_map: bool = True) -> Prediction:
-        on_predict()
-        return predict(image_u8, with_map=with_map)
-
-    monkeypatch.setattr(predictor, "read", read_watched)
-    monkeypatch.setattr(predictor, "predict", predict_watched)
 
 
 def test_the_next_path_is_decoded_while_one_is_judged(

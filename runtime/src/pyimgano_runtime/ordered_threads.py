@@ -22,7 +22,7 @@ def in_order(
 
 def each_in_order(
     work: Callable[[A], T],
-    items: Iterable[A],
+    items: Iterable[A | None],
     *,
     threads: int,
     ahead: int | None = None,
@@ -33,7 +33,9 @@ def each_in_order(
     begins no more.
 
     Args:
-        items: may be endless; asked for one by one, by the caller's own thread.
+        items: may be endless; asked for one by one, by the caller's own thread. None
+            says that there is none at present: all that wait are given before the next
+            one is asked for.
         ahead: how many items may be at work or done and not yet taken: it bounds the
             memory of results. Default: a few a thread.
     """
@@ -42,8 +44,9 @@ def each_in_order(
     with ThreadPoolExecutor(threads) as pool:
         try:
             for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) >= most:
+                if item is not None:
+                    waiting.append(pool.submit(work, item))
+                while len(waiting) >= (1 if item is None else most):
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

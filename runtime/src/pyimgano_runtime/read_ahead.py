@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Generator
+from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -42,22 +42,11 @@ def loaded(
     if workers == 0 or len(head) < 2:
         yield from (load(item) for item in chain(head, source) if item is not None)
         return
-    from concurrent.futures import Future, ThreadPoolExecutor
+    from .ordered_threads import each_in_order
 
-    waiting: deque[Future[Loaded]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for item in chain(head, source):
-                if item is not None:
-                    waiting.append(pool.submit(load, item))
-                most = 0 if item is None else workers * AHEAD_PER_WORKER - 1
-                while len(waiting) > most:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+    items, ahead = chain(head, source), workers * AHEAD_PER_WORKER
+    with closing(each_in_order(load, items, threads=workers, ahead=ahead)) as done:
+        yield from done
 
 
 def too_large(name: str) -> ImageError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,8 +58,8 @@ from . import artifacts
 from .category_thresholds import set_thresholds
 from .config import LoadedConfig, WorkbenchConfig
 from .defects_config import DefectsConfig
-from .evaluating import evaluate_test
-from .fitting import CategoryFitter
+from .evaluating import Tested, evaluate_test
+from .fitting import CategoryFitter, Fitted
 from .labelled_rows import Labelled, load_labelled
 from .picture_reference import normals_reference
 from .preflight import PreflightPlan, check_list
@@ -306,12 +306,29 @@ class CategoryTrainer:
         predictor = self._predictor(detector, thresholds, calibration)
         tested = evaluate_test(self.config, self.split, predictor, self._progress)
         artifacts.write_jsonl(place / "per_image.jsonl", tested.per_image)
+        report = self._report(fitted, tested, digests)
+        report |= {"checkpoint_sha256": digest, "fit_seconds": fit_seconds}
+        report |= tested.facts(thresholds)
+        artifacts.write_json(
+            place / "report.json",
+            {"schema_version": artifacts.RUN_SCHEMA_VERSION, "category": name} | report,
+        )
+        return report
+
+    def _report(
+        self, fitted: Fitted, tested: Tested, digests: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Give what was learned from which pictures.
+
+        Args:
+            digests: of the pictures, by what they are for.
+        """
         counts = self._counts(fitted.calibrated_on)
         learned = training_fingerprint(self.split)
         judged = test_fingerprint(self.split)
-        report: dict[str, Any] = {
-            "detector": detector.name,
-            "hyper_parameters": detector.hyper_parameters(),
+        return {
+            "detector": fitted.detector.name,
+            "hyper_parameters": fitted.detector.hyper_parameters(),
             "counts": counts,
             "learned_from": fitted.learned_from,
             "dataset_summary": dataset_summary(
@@ -325,14 +342,7 @@ class CategoryTrainer:
             "split_fingerprint": split_fingerprint(learned, judged),
             "training_fingerprint": learned,
             "test_fingerprint": judged,
-            "checkpoint_sha256": digest,
-            "fit_seconds": fit_seconds,
-        } | tested.facts(thresholds)
-        artifacts.write_json(
-            place / "report.json",
-            {"schema_version": artifacts.RUN_SCHEMA_VERSION, "category": name} | report,
-        )
-        return report
+        }
 
     def _context(self, states: Path, fit_clock: FitClock) -> FitContext:
         def progress(step: str, done: int, total: int) -> None:

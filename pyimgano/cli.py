@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "preflight": ("preflight_cli", "preflight"),
     "train": ("train_cli", "train"),
     "infer": ("infer_cli", "infer"),
+    "score": ("score_cli", "score"),
     "defects": ("defects_cli", "defects"),
     "benchmark": ("benchmark_cli", "benchmark"),
     "runs": ("runs_cli", "runs"),

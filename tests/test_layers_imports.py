@@ -21,6 +21,7 @@ ROWS: dict[str, int] = {
     "cli": 0,
     "workbench": 1,
     "pipelines": 1,
+    "scoring": 1,
     "inference": 2,
     "calibration": 2,
     "reporting": 2,

@@ -19,7 +19,9 @@ from typing import Final
 from .errors import ConfigError
 
 # One of these lies at the top of every folder that we write.
-MADE_BY_US: Final = ("report.json", "infer_config.json", "overview.html")
+MADE_BY_US: Final = (
+    *("report.json", "infer_config.json", "overview.html", "_score.json"),
+)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -117,13 +117,18 @@ def decoder_name() -> str:
     return f"opencv {cv2.__version__}" if cv2 is not None else "builtin"
 
 
+def largest_file(rules: DecodeRules) -> int:
+    """Give the most bytes that a picture file may have."""
+    return 4 * rules.max_pixels + FILE_HEADROOM
+
+
 def read_file(path: str | os.PathLike[str], rules: DecodeRules) -> bytes:
     """Give a picture file's bytes; a FIFO or device is refused, not waited for.
 
     Raises:
         ImageError: of the stage "read".
     """
-    limit = 4 * rules.max_pixels + FILE_HEADROOM
+    limit = largest_file(rules)
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
         # Not by pathlib, which keeps the parts of every path for good.

@@ -6,7 +6,7 @@ stdin) they give None, so that what waits can be judged and a wish to stop be se
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,11 +33,13 @@ class FileState:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """What becomes one row: a file by its path, or the pixels themselves."""
+    """What becomes one row: a file by its path, its bytes, or the pixels themselves."""
 
     name: str  # `input` of its row
     path: Path | None = None
-    pixels: Image | ImageError | None = None  # (H, W, 3) or (H, W) uint8; without path
+    # Gives the bytes of a picture file that lies elsewhere; raises ImageError.
+    fetch: Callable[[], bytes] | None = None
+    pixels: Image | ImageError | None = None  # (H, W, 3) or (H, W) uint8
     decode_ms: float = 0.0  # what the stream took for the pixels
     state: FileState | None = None  # of a watched file
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .bundle import Bundle, open_bundle
-from .decode import check_array, read_image
+from .decode import check_array, decode_bytes, read_image
 from .engine import ChainEngine, Engine
 from .errors import ConfigError, ImageError
 from .infer_config import CategorySettings, InputRules, select_category
@@ -326,6 +326,18 @@ class Predictor:
             ImageError: the file cannot be read (stage "read") or is refused ("decode").
         """
         return read_image(path, self.rules)
+
+    def decode(self, data: bytes, *, name: str) -> Image:
+        """Give the pixels of an encoded picture, (H, W, 3) uint8 RGB, by those rules.
+
+        Args:
+            data: the whole file, such as a PNG; its content decides the format.
+            name: what error messages call the picture.
+
+        Raises:
+            ImageError: the picture is refused (stage "decode").
+        """
+        return decode_bytes(data, self.rules, name=name)
 
     def _judge(
         self,

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from itertools import chain, islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from .errors import ImageError
@@ -22,7 +21,7 @@ AHEAD_PER_WORKER: Final = 2  # decoded pictures, one of them at work
 
 
 def loaded(
-    read: Callable[[Path], Image], inputs: Inputs, *, workers: int
+    read: Callable[[Input], Image], inputs: Inputs, *, workers: int
 ) -> Generator[Loaded, None, None]:
     """Give each input with its pixels, in order.
 
@@ -30,7 +29,7 @@ def loaded(
     early waits for the work at hand and begins no more.
 
     Args:
-        read: gives the pixels of a picture file.
+        read: gives the pixels of a picture file, by its path or its bytes.
         workers: threads that decode; 0 decodes each when its turn comes.
     """
 
@@ -59,14 +58,13 @@ def too_large(name: str) -> ImageError:
     )
 
 
-def _load(read: Callable[[Path], Image], item: Input) -> Loaded:
-    if item.path is None:
-        assert item.pixels is not None, "an input has a path or pixels"
+def _load(read: Callable[[Input], Image], item: Input) -> Loaded:
+    if item.pixels is not None:
         return item, item.pixels, item.decode_ms
     start = time.perf_counter()
     image: Image | ImageError
     try:
-        image = read(item.path)
+        image = read(item)
     except ImageError as error:
         image = error
     except MemoryError:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .cores import usable_cores
 from .errors import ImageError
-from .inputs import Inputs, file_inputs
+from .inputs import Input, Inputs, file_inputs
 from .providers import CPU
 from .read_ahead import loaded, too_large
 
@@ -133,7 +133,9 @@ def predict_inputs(
             ahead and no more; 0 decodes each when its turn comes.
         review_band: see `decision_of`.
     """
-    pictures = loaded(lambda path: predictor.read(path), inputs, workers=decode_workers)
+    pictures = loaded(
+        lambda item: _read(predictor, item), inputs, workers=decode_workers
+    )
     with closing(pictures):
         for item, image, decode_ms in pictures:
             if isinstance(image, ImageError):
@@ -146,6 +148,13 @@ def predict_inputs(
             if item.state is not None:
                 judged[0]["file"] = item.state.to_json()
             yield judged
+
+
+def _read(predictor: Predictor, item: Input) -> Image:
+    if item.fetch is not None:
+        return predictor.decode(item.fetch(), name=item.name)
+    assert item.path is not None, "an input has a path, bytes or pixels"
+    return predictor.read(item.path)
 
 
 def _judged(

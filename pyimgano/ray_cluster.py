@@ -1,0 +1,53 @@
+"""A connection to a Ray cluster, and what it can hold."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pyimgano_runtime.cores import usable_cores
+from pyimgano_runtime.errors import ConfigError
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[Any]:
+    """Give the module `ray`, connected; the connection ends with the block.
+
+    Args:
+        address: of a running cluster, "auto" for the one of this machine; None starts
+            one on this machine, which ends with the block.
+
+    Raises:
+        ConfigError: Ray is not installed, or there is no cluster at the address.
+    """
+    # Read by Ray when it is imported: no usage statistics, and nothing is uploaded.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray warns of every actor that may be restarted.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    try:
+        import ray
+    except ImportError as cause:
+        raise ConfigError(
+            "--engine ray: needs Ray, which is not installed; in the checkout of this "
+            'project: pip install -c constraints.txt ".[ray]"'
+        ) from cause
+    options: dict[str, Any] = {"include_dashboard": False}
+    if address is None:
+        options["num_cpus"] = usable_cores()
+    else:
+        options = {"address": address}
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as cause:
+        first = (str(cause).splitlines() or [""])[0]
+        raise ConfigError(
+            f"--ray-address {address}: no Ray cluster answers ({first}); start one by "
+            '"ray start --head", or leave the address out'
+        ) from cause
+    try:
+        yield ray
+    finally:
+        ray.shutdown()

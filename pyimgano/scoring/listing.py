@@ -1,0 +1,331 @@
+"""Turns what --input names into entries, one after another: never all in memory.
+
+| what is named | what is scored |
+| --- | --- |
+| a folder | its pictures, sorted and recursive; or the rows of its Parquet files |
+| "photos/**/*.png" | the files that fit, sorted |
+| a picture file | itself |
+| .txt or .lst | a list of paths, one a line |
+| .jsonl | a manifest, by the `image_path` of its lines |
+| .parquet | its rows: encoded pictures, or paths |
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pyimgano_runtime.errors import ConfigError, raise_all
+from pyimgano_runtime.sources import PICTURE_SUFFIXES, is_wanted
+
+from .entries import Entry, FileEntry, ParquetEntry, open_parquet
+from .places import filesystem, is_url, join, parent, url_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+LISTS: Final = (".txt", ".lst")
+MANIFESTS: Final = (".jsonl", ".ndjson")
+PARQUET: Final = (".parquet", ".pq")
+GLOB: Final = frozenset("*?[")
+MAX_SHOWN: Final = 20  # problems in words
+ENCODED_COLUMNS: Final = ("image", "image_bytes", "bytes", "encoded", "data")
+PATH_COLUMNS: Final = ("path", "image_path", "input", "file", "filename", "uri", "url")
+NAME_COLUMNS: Final = ("input", "path", "image_path", "name", "file", "filename", "id")
+
+
+@dataclass(slots=True)
+class Listing:
+    """What the arguments of one start name."""
+
+    arguments: Sequence[str]
+    category: str  # lines of manifests that name another one are passed by
+    root: str | None = None  # folder of relative paths in lists, manifests, Parquet
+    column: str | None = None  # of Parquet files; None: chosen by type and name
+    skipped: Counter[str] = field(default_factory=Counter)  # by their category
+
+    def entries(self) -> Iterator[Entry]:
+        """Give what is to be scored, in order.
+
+        Raises:
+            ConfigError: an argument that names nothing, or cannot be read.
+        """
+        for argument in self.arguments:
+            n_found = 0
+            for entry in self._of(argument):
+                n_found += len(entry)
+                yield entry
+            if not n_found:
+                raise ConfigError(self._nothing(argument))
+
+    def _of(self, argument: str) -> Iterator[Entry]:
+        suffix = Path(argument).suffix.lower()
+        if _is_folder(argument):
+            yield from self._of_folder(argument)
+        elif set(argument) & GLOB and not _exists(argument):
+            yield from self._of_glob(argument)
+        elif suffix in PICTURE_SUFFIXES:
+            yield FileEntry(argument, _absolute(argument))  # missing: its row says so
+        elif suffix in PARQUET:
+            yield from self._of_parquet(argument, argument)
+        elif suffix in LISTS:
+            yield from self._of_list(argument)
+        elif suffix in MANIFESTS:
+            yield from self._of_manifest(argument)
+        elif not _exists(argument):
+            raise ConfigError(
+                f"--input {argument}: no such file or folder; check the path"
+            )
+        else:
+            raise ConfigError(
+                f"--input {argument}: is none of the kinds that are known by their "
+                f"names: a folder, a picture, a list of paths ({', '.join(LISTS)}), a "
+                f"manifest ({', '.join(MANIFESTS)}), a Parquet file "
+                f"({', '.join(PARQUET)}) or a pattern; rename it"
+            )
+
+    def _nothing(self, argument: str) -> str:
+        if self.skipped:
+            others = ", ".join(sorted(self.skipped))
+            return (
+                f'--input {argument}: no line is of category "{self.category}", found '
+                f"{others}; name another one by --category, or leave `category` out "
+                "of the lines"
+            )
+        if _is_folder(argument):
+            known = " ".join(sorted(PICTURE_SUFFIXES))
+            return (
+                f"--input {argument}: holds no pictures and no Parquet files; expected "
+                f"files that end with {known}"
+            )
+        if set(argument) & GLOB and not _exists(argument):
+            return f"--input {argument}: no file fits this pattern; check it"
+        return f"--input {argument}: names no picture; expected at least one"
+
+    def _of_folder(self, folder: str) -> Iterator[Entry]:
+        empty = True
+        for name, place in _pictures_below(folder):
+            empty = False
+            yield FileEntry(name, place)
+        if empty:
+            for name, place in _files_below(folder, PARQUET):
+                yield from self._of_parquet(name, place)
+
+    def _of_glob(self, pattern: str) -> Iterator[Entry]:
+        for name, place in _matching(pattern):
+            if Path(name).suffix.lower() in PARQUET:
+                yield from self._of_parquet(name, place)
+            else:
+                yield FileEntry(name, place)
+
+    def _base(self, file: str) -> str:
+        base = parent(file) if self.root is None else self.root
+        return base if is_url(base) else str(Path(base).absolute())
+
+    def _of_list(self, file: str) -> Iterator[Entry]:
+        base = self._base(file)
+        for _, line in _lines(file):
+            if line:
+                name = os.fsdecode(line)
+                yield FileEntry(name, join(base, name))
+
+    def _of_manifest(self, file: str) -> Iterator[Entry]:
+        base = self._base(file)
+        problems: list[str] = []
+        for number, line in _lines(file):
+            text = line.strip()
+            if not text or text.startswith(b"#"):
+                continue
+            name, category, problem = _manifest_line(text)
+            if problem:
+                problems.append(f"{file}:{number}: {problem}")
+                if len(problems) >= MAX_SHOWN:
+                    break
+            elif category is not None and category != self.category:
+                self.skipped[category] += 1
+            else:
+                yield FileEntry(name, join(base, name))
+        raise_all(problems)
+
+    def _of_parquet(self, name: str, place: str) -> Iterator[Entry]:
+        place = _absolute(place)
+        with _opened(name, place) as parquet:
+            column, kind = image_column(parquet.schema_arrow, name, self.column)
+            names = _name_column(parquet.schema_arrow, column)
+            rows = parquet.metadata.num_rows
+        base = self._base(place)
+        if rows:
+            yield ParquetEntry(place, 0, rows, column, kind, names, name, base)
+
+
+def image_column(schema: pa.Schema, file: str, named: str | None) -> tuple[str, str]:
+    """Give the column of the pictures, and its kind: "path", "bytes" or "struct".
+
+    Raises:
+        ConfigError: no column, several, or one of another type.
+    """
+    kinds = {field.name: _kind(field.type) for field in schema}
+    known = {name: kind for name, kind in kinds.items() if kind is not None}
+    told = ", ".join(f"{field.name} ({field.type})" for field in schema)
+    if named is not None:
+        if known.get(named) is None:
+            raise ConfigError(
+                f"{file}: --column {named}: expected a column of bytes or of paths, "
+                f"found {told}"
+            )
+        return named, known[named]
+    encoded = [name for name, kind in known.items() if kind != "path"]
+    for candidates in (
+        [name for name in ENCODED_COLUMNS if name in encoded],
+        encoded if len(encoded) == 1 else [],
+        [name for name in PATH_COLUMNS if known.get(name) == "path"],
+    ):
+        if candidates:
+            return candidates[0], known[candidates[0]]
+    raise ConfigError(
+        f"{file}: which column holds the pictures or their paths? Name it by --column; "
+        f"found {told}"
+    )
+
+
+def _kind(type: pa.DataType) -> str | None:
+    import pyarrow.types as types
+
+    if types.is_binary(type) or types.is_large_binary(type):
+        return "bytes"
+    if types.is_string(type) or types.is_large_string(type):
+        return "path"
+    if types.is_struct(type) and type.get_field_index("bytes") >= 0:
+        return "struct"
+    return None
+
+
+def _name_column(schema: pa.Schema, column: str) -> str | None:
+    for name in NAME_COLUMNS:
+        if name != column and name in schema.names:
+            return name
+    return None
+
+
+def _opened(name: str, place: str) -> Any:
+    import pyarrow as pa
+
+    try:
+        return open_parquet(place)
+    except (OSError, pa.ArrowInvalid) as cause:
+        reason = getattr(cause, "strerror", None) or str(cause).splitlines()[0]
+        raise ConfigError(
+            f"--input {name}: cannot be read as Parquet ({reason}); check the file"
+        ) from cause
+
+
+def _manifest_line(text: bytes) -> tuple[str, str | None, str | None]:
+    """Give (path, category, problem) of a line."""
+    try:
+        row = json.loads(text)
+    except ValueError as cause:
+        return "", None, f"is no JSON ({cause}), expected a line of a manifest"
+    path = row.get("image_path") if isinstance(row, dict) else None
+    if not isinstance(path, str) or not path:
+        return "", None, 'has no "image_path", expected the path of a picture'
+    category = row.get("category")
+    if category is not None and not isinstance(category, str):
+        return "", None, f'"category" is {category!r}, expected text'
+    return path, category, None
+
+
+def _lines(file: str) -> Iterator[tuple[int, bytes]]:
+    try:
+        with _stream(file) as stream:
+            for number, line in enumerate(stream, 1):
+                yield number, line.rstrip(b"\r\n")
+    except OSError as cause:
+        raise ConfigError(
+            f"--input {file}: cannot be read ({cause.strerror or cause}); check the "
+            "path and its permissions"
+        ) from cause
+
+
+def _stream(file: str) -> Any:
+    if is_url(file):
+        files, path = filesystem(file)
+        return files.open(path, "rb")
+    return Path(file).open("rb")
+
+
+def _absolute(name: str) -> str:
+    return name if is_url(name) else str(Path(name).absolute())
+
+
+def _is_folder(place: str) -> bool:
+    if is_url(place):
+        if set(place) & GLOB:
+            return False
+        files, path = filesystem(place)
+        return bool(files.isdir(path))
+    return Path(place).is_dir()
+
+
+def _exists(place: str) -> bool:
+    if is_url(place):
+        files, path = filesystem(place)
+        return bool(files.exists(path))
+    return Path(place).exists()
+
+
+def _matching(pattern: str) -> Iterator[tuple[str, str]]:
+    if is_url(pattern):
+        files, path = filesystem(pattern)
+        for found in sorted(files.glob(path)):
+            yield url_of(pattern, found), url_of(pattern, found)
+        return
+    for name in sorted(glob.iglob(pattern, recursive=True)):  # noqa: PTH207 - Path.glob takes no absolute pattern
+        if Path(name).is_file():
+            yield name, str(Path(name).absolute())
+
+
+def _pictures_below(folder: str) -> Iterator[tuple[str, str]]:
+    for name, place in _walk(folder):
+        if is_wanted(Path(name), ()):
+            yield name, place
+
+
+def _files_below(folder: str, suffixes: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for name, place in _walk(folder):
+        inside = Path(name)
+        if inside.suffix.lower() in suffixes and not inside.name.startswith((".", "_")):
+            yield name, place
+
+
+def _walk(folder: str) -> Iterator[tuple[str, str]]:
+    """Give (name, absolute place) of each file, sorted by path, folder by folder."""
+    if is_url(folder):
+        files, path = filesystem(folder)
+        for found in files.find(path):  # sorted; as a list, as fsspec gives it
+            yield url_of(folder, found), url_of(folder, found)
+        return
+    base = str(Path(folder).absolute())
+    for inside in _walk_local(base, ""):
+        yield str(Path(folder, inside)), f"{base}/{inside}"
+
+
+def _walk_local(base: str, inside: str) -> Iterator[str]:
+    try:
+        with os.scandir(f"{base}/{inside}") as scan:
+            found = sorted((e.name, e.is_dir(follow_symlinks=False)) for e in scan)
+    except OSError as cause:
+        raise ConfigError(
+            f"{cause.filename}: cannot be listed ({cause.strerror}); check its "
+            "permissions"
+        ) from cause
+    for name, is_folder in found:
+        if is_folder:
+            yield from _walk_local(base, f"{inside}{name}/")
+        elif (Path(base) / inside / name).is_file():
+            yield f"{inside}{name}"

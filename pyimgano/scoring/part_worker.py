@@ -1,0 +1,142 @@
+"""Scores a part of the index, in whatever process an engine gives.
+
+A part that its worker did not survive twice is scored picture by picture in a process
+beside (`one_by_one`), so that one picture that kills whoever decodes it becomes an
+error row.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pyimgano_runtime.errors import BundleError, ConfigError
+from pyimgano_runtime.inputs import Input
+from pyimgano_runtime.peak_memory import peak_rss_mb
+from pyimgano_runtime.predictor import Predictor
+from pyimgano_runtime.rows import predict_inputs
+
+from .one_by_one import rows_one_by_one
+from .row_files import jsonl_bytes, numbered, parquet_bytes
+from .score_folder import ScoreFolder
+
+CAREFUL_FROM: Final = 2  # starts of a part that its worker did not survive
+GIVEN_UP_FROM: Final = 6
+
+Outcome = dict[str, Any]  # "part", "worker", and one of "done", "refused", "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class PartJob:
+    """What a worker needs to score any part; small, and travels to other machines."""
+
+    output: str  # absolute path, or URL
+    predictor: bytes  # pickled: path and sha256 of the bundle, and how to open it
+    review_band: float | None
+    part_size: int
+    jsonl: bool
+    decode_workers: int
+
+
+class PartWorker:
+    """Scores parts, one after another, with one predictor."""
+
+    def __init__(self, job: PartJob) -> None:
+        self.job = job
+        self.folder = ScoreFolder(job.output)
+        # Of ours, just made by the process that started this one.
+        self.predictor: Predictor = pickle.loads(job.predictor)
+
+    def score(self, number: int) -> Outcome:
+        """Score a part and write it; say what came of it.
+
+        What would end every other part as well is "refused" (a bundle that differs
+        here) or "failed" (a full disk): said, not raised, since engines would try
+        again.
+        """
+        told = {"part": number, "worker": f"{platform.node()}:{os.getpid()}"}
+        try:
+            return told | self._score(number)
+        except (BundleError, ConfigError) as error:
+            self.folder.forget_attempts(number)
+            return told | {"refused": str(error), "kind": type(error).__name__}
+        except OSError as error:
+            self._forget_if_possible(number)
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            return told | {"failed": str(error), "disk_full": full}
+
+    def _forget_if_possible(self, number: int) -> None:
+        with suppress(OSError):  # of the same cause as the error that is told
+            self.folder.forget_attempts(number)
+
+    def _score(self, number: int) -> Outcome:
+        start = time.perf_counter()
+        before = self.folder.begin_part(number)
+        if before >= GIVEN_UP_FROM:
+            return {
+                "failed": f"part {number} was begun {before} times and its worker was "
+                "lost each time",
+                "disk_full": False,
+            }
+        entries = self.folder.entries(number)
+        first = number * self.job.part_size
+        found = self._rows(number, careful=before >= CAREFUL_FROM)
+        rows = [numbered(row, index) for index, row in enumerate(found, first)]
+        expected = sum(map(len, entries))
+        if len(rows) != expected:
+            raise OSError(
+                f"part {number}: {expected} inputs gave {len(rows)} rows; a Parquet "
+                "file of --input has changed since it was listed"
+            )
+        counts = counted(rows) | {
+            "seconds": round(time.perf_counter() - start, 3),
+            "peak_rss_mb": peak_rss_mb(),
+        }
+        jsonl = jsonl_bytes(rows) if self.job.jsonl else None
+        self.folder.finish_part(number, parquet_bytes(rows), jsonl, counts)
+        return {"done": counts}
+
+    def _rows(self, number: int, *, careful: bool) -> Iterator[dict[str, Any]]:
+        if careful:
+            yield from rows_one_by_one(self.job, self._inputs(number), self.predictor)
+            return
+        judged = predict_inputs(
+            *(self.predictor, self._inputs(number)),
+            with_map=False,
+            decode_workers=self.job.decode_workers,
+            review_band=self.job.review_band,
+        )
+        yield from (row for row, _, _ in judged)
+
+    def _inputs(self, number: int) -> Iterator[Input]:
+        for entry in self.folder.entries(number):
+            yield from entry.inputs(self.predictor.rules)
+
+
+def counted(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Give how many rows say what."""
+    counts = {"rows": len(rows), "ok": 0, "anomaly": 0, "normal": 0, "review": 0}
+    errors: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row["ok"]:
+            counts["ok"] += 1
+            counts[row["decision"]] += 1
+        else:
+            error = row["error"]
+            known = errors.setdefault(
+                error["code"],
+                {
+                    "count": 0,
+                    "first_input": row["input"],
+                    "first_message": error["message"],
+                },
+            )
+            known["count"] += 1
+    return {**counts, "errors": errors}

@@ -1,0 +1,95 @@
+"""Hands parts to a Ray cluster: a pipeline of Ray Data with a pool of actors.
+
+    numbers of parts --from_items--> map_batches(actors) --iter_rows--> outcomes
+
+Each actor holds one predictor and reads, decodes, scores and writes a whole part, so
+that neither pixels nor rows travel between machines; its threads read and decode ahead
+of the model. Ray starts lost actors again, on another node if need be, and tries their
+parts again: a part is written whole or not at all, so that changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pyimgano_runtime.errors import ConfigError
+
+from ..ray_cluster import connected
+from .part_worker import Outcome, PartJob, PartWorker
+
+
+class PartActor:
+    """What Ray starts on its nodes: see `PartWorker`."""
+
+    def __init__(self, job: PartJob) -> None:
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        self._worker = PartWorker(job)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
+        """Score the parts of a batch; give the outcome of each as JSON."""
+        found = [self._worker.score(int(number)) for number in batch["part"]]
+        return {"outcome": [json.dumps(outcome) for outcome in found]}
+
+
+def score_on_ray(
+    job: PartJob,
+    parts: Sequence[int],
+    *,
+    address: str | None,
+    workers: int | None,
+    threads: int,
+) -> Iterator[Outcome]:
+    """Give the outcome of each part, as it comes.
+
+    Args:
+        address: see `ray_cluster.connected`.
+        workers: actors; None: as many as the cluster has room for.
+        threads: cores that each actor asks for.
+
+    Raises:
+        ConfigError: no Ray, no cluster, or one without room for an actor.
+    """
+    with connected(address) as ray:
+        room = room_for(ray.nodes(), threads)
+        if not room:
+            raise ConfigError(
+                f"--threads {threads}: no node of the cluster has so many cores; ask "
+                "for fewer"
+            )
+        wanted = min(workers or room, len(parts))
+        yield from _outcomes(ray, job, parts, min(wanted, room), threads)
+
+
+def room_for(nodes: Sequence[dict[str, Any]], threads: int) -> int:
+    """Give how many actors of so many cores fit on the nodes that are alive."""
+    return sum(
+        int(node["Resources"].get("CPU", 0) // threads)
+        for node in nodes
+        if node["Alive"]
+    )
+
+
+def _outcomes(
+    ray: Any, job: PartJob, parts: Sequence[int], workers: int, threads: int
+) -> Iterator[Outcome]:
+    import ray.data
+
+    settings = ray.data.DataContext.get_current()
+    settings.enable_progress_bars = False  # the command shows its own
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # Items are blocks from the start: no task of Ray's own waits for a core that the
+    # actors hold.
+    items = [{"part": number} for number in parts]
+    data = ray.data.from_items(items, override_num_blocks=len(items))
+    outcomes = data.map_batches(
+        PartActor,
+        fn_constructor_args=(job,),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=workers),
+        num_cpus=threads,
+    )
+    for row in outcomes.iter_rows():
+        yield json.loads(row["outcome"])

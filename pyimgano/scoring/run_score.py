@@ -1,0 +1,324 @@
+"""The whole of `pyimgano score`: list, hand out parts, count, report."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pyimgano_runtime._version import __version__
+from pyimgano_runtime.atomic import only_writer
+from pyimgano_runtime.bundle import open_bundle
+from pyimgano_runtime.cores import usable_cores
+from pyimgano_runtime.errors import BundleError, ConfigError, OutputError
+from pyimgano_runtime.peak_memory import peak_rss_mb
+from pyimgano_runtime.predictor import Predictor
+from pyimgano_runtime.thresholds_file import read_thresholds_file
+
+from ..source_date import timestamp
+from .listing import Listing
+from .local_workers import score_locally
+from .order import SCORE_SCHEMA_VERSION, ScoreOrder
+from .part_worker import Outcome, PartJob
+from .places import is_url
+from .score_folder import ScoreFolder
+
+DECODE_WORKERS_OF_URLS: Final = 8  # they wait for the network
+KINDS: Final = {"BundleError": BundleError, "ConfigError": ConfigError}
+
+Progress = Callable[[str, int, int], None]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreOptions:
+    """The command's options as given; None where an option was left out."""
+
+    bundle: Path
+    inputs: tuple[str, ...]
+    output: str
+    engine: str = "local"
+    ray_address: str | None = None
+    workers: int | None = None
+    threads: int | None = None
+    decode_workers: int | None = None
+    category: str | None = None
+    threshold: float | None = None
+    thresholds: Path | None = None
+    review_band: float | None = None
+    root: str | None = None
+    column: str | None = None
+    part_size: int = 1000
+    jsonl: bool = False
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    """Who scores: how many workers, with how many threads each."""
+
+    workers: int | None  # None: as many as the cluster has room for
+    threads: int
+    decode_workers: int
+
+
+def choose_team(options: ScoreOptions) -> Team:
+    """Give workers and threads so that no core is asked for twice.
+
+    By default a worker for each core with one thread: that scores more pictures than
+    one worker with all cores, since decoding and Python run beside each other too.
+    """
+    cores = usable_cores()
+    if options.engine == "ray":
+        workers, threads = options.workers, options.threads or 1
+    elif options.workers is not None:
+        workers = options.workers
+        threads = options.threads or max(1, cores // workers)
+    else:
+        threads = options.threads or 1
+        workers = max(1, cores // threads)
+    decoding = options.decode_workers
+    if decoding is None:
+        remote = any(is_url(place) for place in options.inputs)
+        decoding = DECODE_WORKERS_OF_URLS if remote else threads
+    return Team(workers, threads, decoding)
+
+
+def run_score(options: ScoreOptions, *, progress: Progress, say: Say) -> dict[str, Any]:
+    """Score what is not scored yet; give the report.
+
+    Raises:
+        ConfigError: an option, an input or the output folder is refused.
+        BundleError: the bundle is refused, here or on another machine.
+        OutputError: rows cannot be written, or workers are lost again and again; what
+            is finished stays.
+    """
+    team = choose_team(options)
+    predictor, order = _order(options, team)
+    folder = ScoreFolder(options.output)
+    with _only_writer(folder):
+        document = folder.begin(order, force=options.force, say=say)
+        if document is None:
+            document = _list(options, order, folder, progress)
+        else:
+            folder.sweep()
+        for category, count in document["skipped"].items():
+            say(f"{count:,} lines of category {category} are passed by")
+        job = PartJob(
+            output=options.output if is_url(options.output) else _absolute(options),
+            predictor=pickle.dumps(predictor),
+            review_band=order.review_band,
+            part_size=order.part_size,
+            jsonl=order.jsonl,
+            decode_workers=team.decode_workers,
+        )
+        run = _Run(options, team, folder, document, progress, say)
+        try:
+            run.score(job)
+        finally:  # whatever ended it: what is finished is told
+            report = run.report(order)
+            folder.write_report(report)
+    return report
+
+
+def _order(options: ScoreOptions, team: Team) -> tuple[Predictor, ScoreOrder]:
+    """Open the bundle as workers will, and give what makes the rows."""
+    file, digest = None, None
+    if options.thresholds is not None:
+        file = read_thresholds_file(options.thresholds)
+        digest = hashlib.sha256(options.thresholds.read_bytes()).hexdigest()
+    bundle = open_bundle(options.bundle.absolute())
+    predictor = Predictor.open(
+        bundle,
+        category=options.category,
+        threads=team.threads,
+        threshold=options.threshold,
+        thresholds=file,
+    )
+    order = ScoreOrder(
+        inputs=tuple(_place(one) for one in options.inputs),
+        root=None if options.root is None else _place(options.root),
+        column=options.column,
+        bundle_sha256=bundle.sha256,
+        category=predictor.category,
+        threshold=predictor.threshold,
+        threshold_source=predictor.threshold_source,
+        thresholds_sha256=digest,
+        review_band=options.review_band,
+        part_size=options.part_size,
+        jsonl=options.jsonl,
+    )
+    return predictor, order
+
+
+def _place(name: str) -> str:
+    return name if is_url(name) else str(Path(name).absolute())
+
+
+def _absolute(options: ScoreOptions) -> str:
+    return str(Path(options.output).absolute())
+
+
+def _only_writer(folder: ScoreFolder) -> AbstractContextManager[None]:
+    local = folder.files.local
+    if local is None:
+        return nullcontext()  # object stores have no locks
+    try:
+        local.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as cause:
+        raise ConfigError(
+            f"--output {local}: cannot be made ({cause.strerror}); name a folder in a "
+            "place you may write to"
+        ) from cause
+    return only_writer(local)
+
+
+def _list(
+    options: ScoreOptions, order: ScoreOrder, folder: ScoreFolder, progress: Progress
+) -> dict[str, Any]:
+    listing = Listing(
+        options.inputs, order.category, root=options.root, column=options.column
+    )
+    return folder.write_index(
+        order,
+        listing.entries(),
+        listed=lambda count: progress("inputs listed", count, count),
+        skipped=lambda: dict(listing.skipped),
+    )
+
+
+class _Run:
+    """One start: the parts that are missing, and what became of them."""
+
+    def __init__(
+        self,
+        options: ScoreOptions,
+        team: Team,
+        folder: ScoreFolder,
+        document: dict[str, Any],
+        progress: Progress,
+        say: Say,
+    ) -> None:
+        self.options = options
+        self.team = team
+        self.folder = folder
+        self.document = document
+        self.progress = progress
+        self.say = say
+        self.finished = folder.finished()
+        self.before = len(self.finished)
+        self.rows_before = self.n_rows
+        self.lost: list[str] = []
+        self.workers: set[str] = set()
+        self.started = time.monotonic()
+        self.seconds = 0.0
+
+    @property
+    def n_rows(self) -> int:
+        return sum(done["rows"] for done in self.finished.values())
+
+    def score(self, job: PartJob) -> None:
+        """Score the parts that are missing."""
+        n_parts, n_inputs = self.document["n_parts"], self.document["n_inputs"]
+        missing = [n for n in range(n_parts) if n not in self.finished]
+        if self.before:
+            self.say(
+                f"{self.rows_before:,} of {n_inputs:,} inputs are scored already "
+                f"({self.before:,} of {n_parts:,} parts)"
+            )
+        if not missing:
+            return
+        rows = self.rows_before
+        self.progress("inputs scored", rows, n_inputs)
+        try:
+            for outcome in self._outcomes(job, missing):
+                self.workers.add(outcome["worker"])
+                self._check(outcome)
+                self.finished[outcome["part"]] = outcome["done"]
+                rows += outcome["done"]["rows"]
+                self.progress("inputs scored", rows, n_inputs)
+        finally:
+            self.seconds = time.monotonic() - self.started
+
+    def _outcomes(self, job: PartJob, missing: list[int]) -> Iterator[Outcome]:
+        if self.options.engine == "ray":
+            from .ray_workers import score_on_ray
+
+            return score_on_ray(
+                job,
+                missing,
+                address=self.options.ray_address,
+                workers=self.team.workers,
+                threads=self.team.threads,
+            )
+        assert self.team.workers is not None
+        return score_locally(job, missing, workers=self.team.workers, lost=self._lost)
+
+    def _lost(self, line: str) -> None:
+        self.lost.append(line)
+        self.say(line)
+
+    def _check(self, outcome: Outcome) -> None:
+        where = f"worker {outcome['worker']}"
+        if "refused" in outcome:
+            raise KINDS[outcome["kind"]](f"{where}: {outcome['refused']}")
+        if "failed" in outcome:
+            hint = "make room" if outcome["disk_full"] else "look at the cause"
+            raise OutputError(
+                f"{where}: {outcome['failed']}; what is finished stays: {hint}, then "
+                "start the same command again"
+            )
+
+    def report(self, order: ScoreOrder) -> dict[str, Any]:
+        """Give what is finished by now, of this start and earlier ones."""
+        counts = {"inputs": self.document["n_inputs"], "rows": self.n_rows}
+        for name in ("ok", "anomaly", "normal", "review"):
+            counts[name] = sum(done[name] for done in self.finished.values())
+        counts["failed"] = counts["rows"] - counts["ok"]
+        complete = len(self.finished) == self.document["n_parts"]
+        scored = counts["rows"] - self.rows_before
+        return {
+            "schema_version": SCORE_SCHEMA_VERSION,
+            "kind": "score",
+            "state": "finished" if complete else "incomplete",
+            "finished": timestamp(),
+            "counts": counts,
+            "errors": self._errors(),
+            "parts": {
+                "planned": self.document["n_parts"],
+                "finished": len(self.finished),
+                "of_earlier_starts": self.before,
+            },
+            "skipped": self.document["skipped"],
+            "this_start": {
+                "engine": self.options.engine,
+                "workers": len(self.workers) or self.team.workers,
+                "threads_of_each": self.team.threads,
+                "scored": scored,
+                "seconds": round(self.seconds, 2),
+                "per_second": round(scored / self.seconds, 2) if scored else None,
+                "lost_workers": self.lost,
+                "peak_rss_mb": peak_rss_mb(),
+                "peak_rss_mb_of_a_worker": self._largest_worker(),
+            },
+            "order": order.to_json(),
+            "pyimgano": __version__,
+        }
+
+    def _largest_worker(self) -> float | None:
+        known = [done["peak_rss_mb"] for done in self.finished.values()]
+        return max((one for one in known if one is not None), default=None)
+
+    def _errors(self) -> list[dict[str, Any]]:
+        """Give each kind of error, how often, and its first input."""
+        found: dict[str, dict[str, Any]] = {}
+        for number in sorted(self.finished):
+            for code, error in self.finished[number]["errors"].items():
+                known = found.setdefault(code, {"code": code, **error, "count": 0})
+                known["count"] += error["count"]
+        return sorted(found.values(), key=lambda e: (-e["count"], e["code"]))

@@ -10,7 +10,7 @@ from typing import Final
 
 import click
 
-from pyimgano_runtime.errors import ExportError, PluginError, PyimganoError
+from pyimgano_runtime.errors import ExportError, OutputError, PluginError, PyimganoError
 
 EXIT_FAILED: Final = 1
 EXIT_REFUSED: Final = 2
@@ -43,7 +43,8 @@ def exit_code_of(
         return EXIT_FAILED
     except PyimganoError as error:
         print(f"{program}: {error}", file=sys.stderr)
-        return EXIT_FAILED if isinstance(error, ExportError) else EXIT_REFUSED
+        failed = isinstance(error, ExportError | OutputError)
+        return EXIT_FAILED if failed else EXIT_REFUSED
     except OSError as error:
         # A full disk or a lost folder: nothing half-written stays (see atomic.py).
         place = f"{error.filename}: " if error.filename else ""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 from pyimgano_runtime.cores import usable_cores
 from pyimgano_runtime.errors import ConfigError
+
+CONNECT_S: Final = 10.0
 
 
 @contextmanager
@@ -34,20 +37,34 @@ def connected(address: str | None) -> Iterator[Any]:
             "--engine ray: needs Ray, which is not installed; in the checkout of this "
             'project: pip install -c constraints.txt ".[ray]"'
         ) from cause
-    options: dict[str, Any] = {"include_dashboard": False}
     if address is None:
-        options["num_cpus"] = usable_cores()
+        options = {"num_cpus": usable_cores(), "include_dashboard": False}
     else:
+        _refuse_silent(address)
         options = {"address": address}
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     except (ConnectionError, RuntimeError, ValueError, OSError) as cause:
-        first = (str(cause).splitlines() or [""])[0]
-        raise ConfigError(
-            f"--ray-address {address}: no Ray cluster answers ({first}); start one by "
-            '"ray start --head", or leave the address out'
-        ) from cause
+        raise _no_cluster(address, (str(cause).splitlines() or [""])[0]) from cause
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _refuse_silent(address: str) -> None:
+    """Refuse an address where nothing listens: Ray itself asks for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
+        return  # "auto": Ray knows
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except OSError as cause:
+        raise _no_cluster(address, cause.strerror or str(cause)) from cause
+
+
+def _no_cluster(address: str | None, reason: str) -> ConfigError:
+    return ConfigError(
+        f"--ray-address {address}: no Ray cluster answers ({reason}); start one by "
+        '"ray start --head", or leave the address out'
+    )

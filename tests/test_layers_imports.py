@@ -34,6 +34,7 @@ ROWS: dict[str, int] = {
 SHARED = {
     "_version",
     "option_fields",
+    "ray_cluster",
     "terminal_progress",
     "command_errors",
     "finite_range",

@@ -77,7 +77,7 @@ class ParquetEntry:
                 shown = value if name is None else text
                 yield file_input(shown, join(self.base, value), rules)
             else:
-                yield Input(text, fetch=_Bytes(value))
+                yield Input(text, fetch=EncodedPicture(value))
 
     def _rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
         columns = [self.column] if self.names is None else [self.column, self.names]
@@ -107,7 +107,9 @@ Entry: TypeAlias = FileEntry | ParquetEntry
 
 
 @dataclass(frozen=True, slots=True)
-class _Bytes:
+class EncodedPicture:
+    """Gives the bytes of a picture that are at hand."""
+
     data: bytes
 
     def __call__(self) -> bytes:

@@ -17,7 +17,8 @@ from pyimgano_runtime.errors import OutputError
 
 from .part_worker import Outcome, PartJob, PartWorker
 
-MOST_LOST_IN_A_ROW: Final = 20  # without a part between: it is not the parts
+# Of each worker, with no part done between: then it is not the parts.
+MOST_LOST_IN_A_ROW: Final = 8
 
 
 def score_locally(
@@ -40,7 +41,8 @@ def score_locally(
         for worker in team:
             worker.give(waiting.popleft())
         while busy := {end: w for w in team for end in w.ends if w.part is not None}:
-            for worker in dict.fromkeys(busy[end] for end in wait(list(busy))):
+            ready: list[Any] = wait(list(busy))
+            for worker in dict.fromkeys(busy[end] for end in ready):
                 number = worker.part
                 assert number is not None
                 outcome = worker.outcome()
@@ -50,10 +52,11 @@ def score_locally(
                 else:
                     lost_in_a_row += 1
                     lost(worker.told(number))
-                    if lost_in_a_row >= MOST_LOST_IN_A_ROW:
+                    if lost_in_a_row >= MOST_LOST_IN_A_ROW * len(team):
                         raise OutputError(
                             f"{lost_in_a_row} workers ended one after another "
-                            "({worker.how}); what is finished stays"
+                            f"({worker.how}) and no part got done; what is finished "
+                            "stays"
                         )
                     waiting.appendleft(number)
                     team[team.index(worker)] = worker = _Worker(job)

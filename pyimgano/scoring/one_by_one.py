@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +23,8 @@ from pyimgano_runtime.errors import ImageError
 from pyimgano_runtime.inputs import Input
 from pyimgano_runtime.predictor import Predictor
 from pyimgano_runtime.rows import error_row, predict_inputs
+
+from .entries import EncodedPicture
 
 if TYPE_CHECKING:
     from .part_worker import PartJob
@@ -49,8 +52,9 @@ def rows_one_by_one(
                 process = _started(job)
             row = _asked(process, header, data)
             if row is None:
-                yield error_row(item.name, predictor, _died(item.name, process.wait()))
+                died = _died(item.name, _end(process))
                 process = None
+                yield error_row(item.name, predictor, died)
             else:
                 yield row
     finally:
@@ -97,12 +101,14 @@ def _asked(
     return row
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes]) -> int:
+    """End a process by the end of its stdin; give its exit code."""
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.close()
+    with suppress(BrokenPipeError):  # it has ended already
+        process.stdin.close()
     process.stdout.close()
-    process.wait()
+    return process.wait()
 
 
 def _died(name: str, code: int) -> ImageError:
@@ -127,12 +133,10 @@ def main() -> None:
     while line := sys.stdin.buffer.readline():
         header = json.loads(line)
         data = sys.stdin.buffer.read(header["bytes"])
-        path = header["path"]
-        item = Input(
-            header["name"],
-            None if path is None else Path(path),
-            fetch=None if path is not None else lambda data=data: data,
-        )
+        if header["path"] is None:
+            item = Input(header["name"], fetch=EncodedPicture(data))
+        else:
+            item = Input(header["name"], Path(header["path"]))
         judged = predict_inputs(
             *(predictor, [item]), with_map=False, review_band=order["review_band"]
         )

@@ -78,6 +78,7 @@ class PartWorker:
 
     def _score(self, number: int) -> Outcome:
         start = time.perf_counter()
+        rules = self.predictor.rules  # a bundle that differs here is refused by this
         before = self.folder.begin_part(number)
         if before >= GIVEN_UP_FROM:
             return {
@@ -86,8 +87,9 @@ class PartWorker:
                 "disk_full": False,
             }
         entries = self.folder.entries(number)
+        inputs = (item for entry in entries for item in entry.inputs(rules))
         first = number * self.job.part_size
-        found = self._rows(number, careful=before >= CAREFUL_FROM)
+        found = self._rows(inputs, careful=before >= CAREFUL_FROM)
         rows = [numbered(row, index) for index, row in enumerate(found, first)]
         expected = sum(map(len, entries))
         if len(rows) != expected:
@@ -103,21 +105,19 @@ class PartWorker:
         self.folder.finish_part(number, parquet_bytes(rows), jsonl, counts)
         return {"done": counts}
 
-    def _rows(self, number: int, *, careful: bool) -> Iterator[dict[str, Any]]:
+    def _rows(
+        self, inputs: Iterator[Input], *, careful: bool
+    ) -> Iterator[dict[str, Any]]:
         if careful:
-            yield from rows_one_by_one(self.job, self._inputs(number), self.predictor)
+            yield from rows_one_by_one(self.job, inputs, self.predictor)
             return
         judged = predict_inputs(
-            *(self.predictor, self._inputs(number)),
+            *(self.predictor, inputs),
             with_map=False,
             decode_workers=self.job.decode_workers,
             review_band=self.job.review_band,
         )
         yield from (row for row, _, _ in judged)
-
-    def _inputs(self, number: int) -> Iterator[Input]:
-        for entry in self.folder.entries(number):
-            yield from entry.inputs(self.predictor.rules)
 
 
 def counted(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -184,12 +184,16 @@ def _list(
     listing = Listing(
         options.inputs, order.category, root=options.root, column=options.column
     )
-    return folder.write_index(
-        order,
-        listing.entries(),
-        listed=lambda count: progress("inputs listed", count, count),
-        skipped=lambda: dict(listing.skipped),
-    )
+    try:
+        return folder.write_index(
+            order,
+            listing.entries(),
+            listed=lambda count: progress("inputs listed", count, count),
+            skipped=lambda: dict(listing.skipped),
+        )
+    except ConfigError:
+        folder.discard()
+        raise
 
 
 class _Run:

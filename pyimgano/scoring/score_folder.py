@@ -56,13 +56,12 @@ class ScoreFolder:
         """
         found = self._document()
         local = self.files.local
-        if force and local is not None:
-            refuse_replacing(local, force=True)
-            delete_folder(local)
-            found = None
-        elif force:
-            self._refuse_foreign(found)
-            self.files.remove_all()
+        if force:
+            if local is not None:
+                refuse_replacing(local, force=True)
+            else:
+                self._refuse_foreign(found)
+            self.discard()
             found = None
         if found is None:
             if local is not None:
@@ -79,6 +78,13 @@ class ScoreFolder:
                 "--output, or pass --force to replace it"
             )
         return found if found["state"] == "listed" else None
+
+    def discard(self) -> None:
+        """Delete the folder."""
+        if self.files.local is not None:
+            delete_folder(self.files.local)
+        else:
+            self.files.remove_all()
 
     def _refuse_foreign(self, found: dict[str, Any] | None) -> None:
         if found is None and self.files.sizes():

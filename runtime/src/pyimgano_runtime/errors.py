@@ -8,7 +8,7 @@ PyimganoError                 all of ours; a CLI turns it into one line on stder
   ExportError                 the graph could not be made          (exit 1)
     ParityError               it does not agree with torch         (exit 1; runtime 5)
   PluginError                 the code of another package failed   (exit 1)
-  OutputError                 what was made cannot be written      (runtime 5)
+  OutputError                 what was made cannot be written      (exit 1; runtime 5)
 
 Every message says where, what was found, what was expected, and what to do next.
 """

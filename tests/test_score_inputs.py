@@ -1,0 +1,291 @@
+"""What `--input` of `pyimgano score` takes, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from conftest import CommandResult
+from pyimgano.scoring.entries import FileEntry, ParquetEntry, from_line, to_line
+from pyimgano.scoring.listing import Listing
+from pyimgano.scoring.score_folder import ScoreFolder, _parts
+from pyimgano_runtime.errors import ConfigError
+from pyimgano_runtime.predictor import Predictor
+from pyimgano_runtime.sources import list_inputs
+from score_runs import DEMO, rows_of, write_photos
+
+Run = Callable[..., CommandResult]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return write_photos(tmp_path_factory.mktemp("archive") / "photos", 6)
+
+
+@pytest.fixture(scope="module")
+def scores(photos: list[Path]) -> list[float]:
+    predictor = Predictor.open(DEMO)
+    return [predictor.predict(predictor.read(path)).score for path in photos]
+
+
+@pytest.fixture
+def score(tmp_path: Path, run_cli: Run) -> Callable[..., list[dict[str, Any]]]:
+    """Give a function that scores what is named, and gives the rows."""
+
+    def run(*arguments: str | Path) -> list[dict[str, Any]]:
+        output = tmp_path / "scores"
+        command = ["score", "--bundle", DEMO, "--output", output, "--workers", "1"]
+        result = run_cli(*command, *arguments)
+        assert result.code in (0, 1), result.stderr
+        return rows_of(output)
+
+    return run
+
+
+def listed(*arguments: str, category: str = "bracket", **options: Any) -> list[Any]:
+    return list(Listing(arguments, category, **options).entries())
+
+
+def test_a_folder_is_listed_as_infer_lists_it(tmp_path: Path) -> None:
+    for name in (
+        "b/2.png",
+        "a.png",
+        "b/1.jpg",
+        "b.png",
+        "a/z/3.tif",
+        "notes.md",
+        ".h.png",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    expected = [str(path) for path in list_inputs([str(tmp_path)])]
+    assert [entry.name for entry in listed(str(tmp_path))] == expected
+
+
+def test_relative_folders_keep_their_names_and_give_absolute_places(
+    photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos[0].parent.parent)
+    (first, *_) = listed("photos")
+    assert first == FileEntry("photos/0000.png", str(photos[0]))
+
+
+def test_a_pattern_takes_what_fits(photos: list[Path]) -> None:
+    found = listed(str(photos[0].parent / "000[2-4].png"))
+    assert [Path(entry.name) for entry in found] == photos[2:5]
+
+
+def test_a_list_of_paths_is_relative_to_its_folder(
+    photos: list[Path], tmp_path: Path, score: Any, scores: list[float]
+) -> None:
+    listing = photos[0].parent / "list.txt"
+    lines = ["0001.png", str(photos[0]), "", "missing.png\r", "0001.png"]
+    listing.write_text("\n".join(lines), encoding="utf-8")
+    try:
+        rows = score("--input", listing)
+    finally:
+        listing.unlink()
+    assert [row["score"] for row in rows] == [scores[1], scores[0], None, scores[1]]
+    assert rows[2]["error"]["code"] == "IMAGE_MISSING"
+    assert rows[2]["input"] == "missing.png"
+
+
+def test_root_is_the_folder_of_relative_paths(
+    photos: list[Path], tmp_path: Path, score: Any, scores: list[float]
+) -> None:
+    listing = tmp_path / "list.lst"
+    listing.write_text("0003.png\n", encoding="utf-8")
+    (row,) = score("--input", listing, "--root", photos[0].parent)
+    assert row["score"] == scores[3]
+
+
+def test_a_manifest_gives_the_pictures_of_the_category(
+    photos: list[Path], tmp_path: Path, run_cli: Run, scores: list[float]
+) -> None:
+    category = Predictor.open(DEMO).category
+    rows = [
+        {"image_path": photos[0].name, "category": category, "label": 1},
+        {"image_path": photos[1].name, "category": "something else"},
+        {"image_path": photos[2].name},
+    ]
+    manifest = tmp_path / "manifest.jsonl"
+    text = "# comment\n" + "".join(json.dumps(row) + "\n" for row in rows)
+    manifest.write_text(text, encoding="utf-8")
+    output = tmp_path / "scores"
+    command = ["score", "--bundle", DEMO, "--output", output, "--input", manifest]
+    result = run_cli(*command, "--root", photos[0].parent)
+    assert [row["score"] for row in rows_of(output)] == [scores[0], scores[2]]
+    assert "1 lines of category something else are passed by" in result.stderr
+
+
+def test_all_wrong_lines_of_a_manifest_are_told(tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.jsonl"
+    manifest.write_text('{"image_path": "a.png"}\n{"path": 1}\nno\n', "utf-8")
+    with pytest.raises(ConfigError) as caught:
+        listed(str(manifest))
+    assert "jsonl:2" in str(caught.value)
+    assert "jsonl:3" in str(caught.value)
+
+
+def write_parquet(path: Path, columns: dict[str, Any], **options: Any) -> Path:
+    pq.write_table(pa.table(columns), path, **options)
+    return path
+
+
+def test_encoded_pictures_of_parquet_files_are_scored(
+    photos: list[Path], tmp_path: Path, score: Any, scores: list[float]
+) -> None:
+    data = [path.read_bytes() for path in photos]
+    file = write_parquet(
+        tmp_path / "a.parquet",
+        {"id": [f"p{n}" for n in range(7)], "image": [*data, None]},
+        row_group_size=3,
+    )
+    rows = score("--input", file, "--part-size", "2")
+    assert [row["score"] for row in rows] == [*scores, None]
+    assert [row["input"] for row in rows] == [f"p{n}" for n in range(7)]
+    assert rows[6]["error"]["code"] == "IMAGE_MISSING"
+
+
+def test_structs_of_bytes_and_path_are_scored(
+    photos: list[Path], tmp_path: Path, score: Any, scores: list[float]
+) -> None:
+    images = [{"bytes": p.read_bytes(), "path": p.name} for p in photos[:2]]
+    file = write_parquet(tmp_path / "a.parquet", {"image": images})
+    rows = score("--input", file)
+    assert [row["score"] for row in rows] == scores[:2]
+    assert [row["input"] for row in rows] == ["0000.png", "0001.png"]
+
+
+def test_paths_of_a_folder_of_parquet_files_are_scored(
+    photos: list[Path], tmp_path: Path, score: Any, scores: list[float]
+) -> None:
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    names = [path.name for path in photos]
+    write_parquet(folder / "b.parquet", {"path": names[3:], "lot": [1, 2, 3]})
+    write_parquet(folder / "a.parquet", {"path": names[:3], "lot": [1, 2, 3]})
+    rows = score("--input", folder, "--root", photos[0].parent)
+    assert [row["score"] for row in rows] == scores
+    assert [row["input"] for row in rows] == names
+
+
+def test_a_column_that_is_not_known_is_asked_for(tmp_path: Path) -> None:
+    file = write_parquet(tmp_path / "a.parquet", {"shot": ["a.png"], "n": [1]})
+    with pytest.raises(ConfigError, match="Name it by --column"):
+        listed(str(file))
+    with pytest.raises(ConfigError, match="expected a column of bytes or of paths"):
+        listed(str(file), column="n")
+    (entry,) = listed(str(file), column="shot")
+    assert entry.kind == "path"
+
+
+def test_a_parquet_file_that_changed_since_is_told(
+    photos: list[Path], tmp_path: Path, run_cli: Run
+) -> None:
+    names = [path.name for path in photos]
+    file = write_parquet(tmp_path / "a.parquet", {"path": names})
+    output = tmp_path / "scores"
+    command = ["score", "--bundle", DEMO, "--output", output, "--input", file]
+    command += ["--root", photos[0].parent, "--part-size", "3", "--workers", "1"]
+    assert run_cli(*command).code == 0
+    (output / "part-000001.parquet").unlink()
+    write_parquet(file, {"path": names[:4]})
+    result = run_cli(*command)
+    assert result.code == 1
+    assert "has changed since it was listed" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("nothing.png.d", None, "no such file or folder"),
+        ("empty", "folder", "holds no pictures"),
+        ("list.txt", "", "names no picture"),
+        ("table.parquet", "no parquet", "cannot be read as Parquet"),
+        ("clip.mp4", "x", "is none of the kinds"),
+        ("*.png", None, "no file fits this pattern"),
+    ],
+)
+def test_what_names_no_pictures_is_refused(
+    tmp_path: Path, run_cli: Run, name: str, content: str | None, told: str
+) -> None:
+    place = tmp_path / name
+    if content == "folder":
+        place.mkdir()
+    elif content is not None:
+        place.write_text(content, encoding="utf-8")
+    output = tmp_path / "scores"
+    command = ["score", "--bundle", DEMO, "--output", output, "--input", place]
+    result = run_cli(*command)
+    assert result.code == 2
+    assert told in result.stderr
+    assert not output.exists()
+
+
+def test_options_that_contradict_each_other_are_told_together(
+    tmp_path: Path, run_cli: Run
+) -> None:
+    command = ["score", "--bundle", DEMO, "--output", tmp_path / "o", "--input", "x"]
+    more = ["--ray-address", "auto", "--threshold", "1", "--thresholds", "t.json"]
+    result = run_cli(*command, *more)
+    assert result.code == 2
+    assert "--ray-address" in result.stderr
+    assert "--thresholds" in result.stderr
+
+
+def test_a_name_that_is_no_text_has_its_row(
+    photos: list[Path], tmp_path: Path, score: Any, scores: list[float]
+) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    odd = folder / os.fsdecode(b"caf\xe9.png")
+    odd.write_bytes(photos[0].read_bytes())
+    (row,) = score("--input", folder)
+    assert row["score"] == scores[0]
+    assert row["input"].endswith("caf\\xe9.png") or "udce9" in row["input"]
+
+
+def test_entries_come_back_from_their_lines() -> None:
+    for entry in (
+        FileEntry("a.png", "/x/a.png"),
+        FileEntry("/a.png", "/a.png"),
+        FileEntry("caf\udce9", "caf\udce9"),
+        ParquetEntry("/f", 3, 9, "image", "bytes", None, "f", "/"),
+    ):
+        assert from_line(to_line(entry)) == entry
+
+
+def test_parts_have_the_size_that_was_asked_for_across_files() -> None:
+    table = ParquetEntry("/f", 0, 7, "image", "bytes", None, "f", "/")
+    files = [FileEntry(str(n), str(n)) for n in range(4)]
+    found = list(_parts([*files, table, table], 5))
+    assert [count for _, count in found] == [5, 5, 5, 3]
+    spans = [from_line(line) for lines, _ in found for line in lines[-2:]]
+    rows = [(e.start, e.stop) for e in spans if isinstance(e, ParquetEntry)]
+    assert rows == [(0, 1), (1, 6), (6, 7), (0, 4), (4, 7)]
+
+
+def test_an_index_that_was_not_finished_is_made_again(
+    photos: list[Path], tmp_path: Path, run_cli: Run
+) -> None:
+    output = tmp_path / "scores"
+    command = ["score", "--bundle", DEMO, "--output", output, "--workers", "1"]
+    command += ["--input", photos[0].parent]
+    assert run_cli(*command).code == 0
+    for path in output.glob("part-*"):
+        path.unlink()
+    document = json.loads((output / "_score.json").read_text(encoding="utf-8"))
+    document |= {"state": "listing"}  # as a kill while it is listed leaves it
+    (output / "_score.json").write_text(json.dumps(document), encoding="utf-8")
+    assert run_cli(*command).code == 0
+    assert len(rows_of(output)) == 6
+    assert len(ScoreFolder(str(output)).finished()) == 1

@@ -38,7 +38,8 @@ def connected(address: str | None) -> Iterator[Any]:
             'project: pip install -c constraints.txt ".[ray]"'
         ) from cause
     if address is None:
-        options = {"num_cpus": usable_cores(), "include_dashboard": False}
+        options: dict[str, Any] = {"num_cpus": usable_cores()}
+        options["include_dashboard"] = False
     else:
         _refuse_silent(address)
         options = {"address": address}

@@ -161,8 +161,11 @@ def summary(report: dict[str, Any], output: str) -> Sequence[str]:
         lines.append(
             f"  {error['code']} {error['count']:,}, first: {error['first_message']}"
         )
-    if start["lost_workers"]:
-        lines.append(f"workers lost and replaced: {len(start['lost_workers'])}")
+    if start["parts_begun_again"]:
+        lines.append(
+            "parts scored again after a worker or the command was lost: "
+            f"{len(start['parts_begun_again'])}"
+        )
     return lines
 
 

@@ -133,7 +133,9 @@ def test_a_killed_worker_is_replaced_and_its_part_scored_again(
     assert f"worker {victims[0]} ended over part" in said
     assert "SIGKILL" in said
     assert parts_of(output) == parts_of(scored)
-    assert len(report_of(output)["this_start"]["lost_workers"]) == 1
+    told = report_of(output)["this_start"]
+    assert len(told["lost_workers"]) == 1
+    assert [again["begun_before"] for again in told["parts_begun_again"]] == [1]
 
 
 def _line(process: int) -> str:

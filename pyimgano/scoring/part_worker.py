@@ -103,7 +103,7 @@ class PartWorker:
         }
         jsonl = jsonl_bytes(rows) if self.job.jsonl else None
         self.folder.finish_part(number, parquet_bytes(rows), jsonl, counts)
-        return {"done": counts}
+        return {"done": counts, "begun_before": before}
 
     def _rows(
         self, inputs: Iterator[Input], *, careful: bool

@@ -218,6 +218,7 @@ class _Run:
         self.before = len(self.finished)
         self.rows_before = self.n_rows
         self.lost: list[str] = []
+        self.again: list[dict[str, int]] = []
         self.workers: set[str] = set()
         self.started = time.monotonic()
         self.seconds = 0.0
@@ -243,6 +244,8 @@ class _Run:
             for outcome in self._outcomes(job, missing):
                 self.workers.add(outcome["worker"])
                 self._check(outcome)
+                if outcome["begun_before"]:
+                    self._begun_again(outcome)
                 self.finished[outcome["part"]] = outcome["done"]
                 rows += outcome["done"]["rows"]
                 self.progress("inputs scored", rows, n_inputs)
@@ -262,6 +265,14 @@ class _Run:
             )
         assert self.team.workers is not None
         return score_locally(job, missing, workers=self.team.workers, lost=self._lost)
+
+    def _begun_again(self, outcome: Outcome) -> None:
+        self.again.append({key: outcome[key] for key in ("part", "begun_before")})
+        if self.options.engine == "ray":  # which tells of no lost worker itself
+            self.say(
+                f"part {outcome['part']} was begun before by a worker that was lost; "
+                f"scored by {outcome['worker']}"
+            )
 
     def _lost(self, line: str) -> None:
         self.lost.append(line)
@@ -307,6 +318,7 @@ class _Run:
                 "seconds": round(self.seconds, 2),
                 "per_second": round(scored / self.seconds, 2) if scored else None,
                 "lost_workers": self.lost,
+                "parts_begun_again": self.again,
                 "peak_rss_mb": peak_rss_mb(),
                 "peak_rss_mb_of_a_worker": self._largest_worker(),
             },

@@ -126,12 +126,7 @@ def test_both_engines_write_the_same_bytes_though_a_worker_is_killed(
     code, said = finish(process, within=240)
     assert code == 1, said
     assert parts_of(output) == parts_of(scored)
-    report = report_of(output)
-    assert report["state"] == "finished"
-    assert [
-        one["begun_before"] for one in report["this_start"]["parts_begun_again"]
-    ] == [1]
-    assert "was begun before by a worker that was lost" in said
+    assert report_of(output)["state"] == "finished"
 
 
 @pytest.mark.slow

@@ -149,9 +149,10 @@ def summary(report: dict[str, Any], output: str) -> Sequence[str]:
     counts, start = report["counts"], report["this_start"]
     lines = [f"{counts['rows']:,} rows of {counts['inputs']:,} inputs in {output}"]
     if start["scored"]:
+        team = f"{start['workers']} worker{'s' if start['workers'] != 1 else ''}"
         lines.append(
             f"scored now: {start['scored']:,} in {start['seconds']:.1f} s, "
-            f"{start['per_second']:.1f} a second, by {start['workers']} workers"
+            f"{start['per_second']:.1f} a second, by {team}"
         )
     told = f"anomaly {counts['anomaly']:,}, normal {counts['normal']:,}"
     if counts["review"]:

@@ -180,12 +180,10 @@ class ScoreFolder:
     def finished(self) -> dict[int, dict[str, Any]]:
         """Give the counts of each complete part; damaged ones are not complete."""
         rows, lines = self.files.sizes(), self.files.sizes(JSONL)
+        names = [file for file in self.files.sizes(INDEX) if file.endswith(".done")]
         found = {}
-        for file in self.files.sizes(INDEX):
-            name, _, ending = file.partition(".")
-            if ending != "done":
-                continue
-            done = json.loads(self.files.read(f"{INDEX}/{file}"))
+        for file, record in self.files.read_all(INDEX, names).items():
+            name, done = file.removesuffix(".done"), json.loads(record)
             whole = rows.get(f"{name}.parquet") == done["parquet_bytes"]
             size = done.get("jsonl_bytes")
             if whole and (size is None or lines.get(f"{name}.jsonl") == size):

@@ -7,7 +7,8 @@
 
 The list names the pictures of DIR again and again. With --kills each engine scores it
 once while a worker, a node (Ray's own cluster of several nodes on this machine) and the
-command itself are killed with SIGKILL, and is started again until it is done; without,
+command itself are killed with SIGKILL, and is started again until it is done (an engine that
+is done is not scored again by another start of this script); without,
 1 and 2 workers of each engine take turns. The files of rows of all must be equal to the
 byte. The last lines on stdout are Markdown.
 """
@@ -104,6 +105,10 @@ def disturbed(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Score by each engine while what it runs is killed."""
     for engine in options.engines:
         output = options.output / f"{engine}-kills"
+        kept = output.with_suffix(".json")
+        if kept.is_file():  # of an earlier start of this script
+            yield json.loads(kept.read_text(encoding="utf-8"))
+            continue
         shutil.rmtree(output, ignore_errors=True)
         kills = ["worker", "command", "worker", "command"]
         if engine == "local":
@@ -113,11 +118,9 @@ def disturbed(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             with cluster() as (process, address):
                 more = ["--ray-address", address]
                 codes = killed(options, output, engine, kills, process, more)
-        yield facts(output, codes) | {
-            "engine": engine,
-            "workers": 2,
-            "kills": kills,
-        }
+        found = facts(output, codes) | {"engine": engine, "workers": 2, "kills": kills}
+        kept.write_text(json.dumps(found), encoding="utf-8")
+        yield found
 
 
 def killed(

@@ -7,10 +7,10 @@
 
 The list names the pictures of DIR again and again. With --kills each engine scores it
 once while a worker, a node (Ray's own cluster of several nodes on this machine) and the
-command itself are killed with SIGKILL, and is started again until it is done (an engine that
-is done is not scored again by another start of this script); without,
-1 and 2 workers of each engine take turns. The files of rows of all must be equal to the
-byte. The last lines on stdout are Markdown.
+command itself are killed with SIGKILL, and is started again until it is done; an engine
+that is done is not scored again by the next start. Without, 1 and 2 workers of each
+engine take turns. The files of rows of all must be equal to the byte. The last lines on
+stdout are Markdown.
 """
 
 from __future__ import annotations

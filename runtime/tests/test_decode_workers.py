@@ -17,13 +17,15 @@ from tiny_bundle import grey, save_picture, write_bundle
 from watched_predictor import watch
 
 from pyimgano_runtime.cli import main
+from pyimgano_runtime.errors import ImageError
 from pyimgano_runtime.inputs import Input
-from pyimgano_runtime.predictor import Predictor
+from pyimgano_runtime.predictor import Image, Predictor
 from pyimgano_runtime.read_ahead import AHEAD_PER_WORKER, loaded
 from pyimgano_runtime.rows import (
     MOST_WORKERS,
     default_decode_workers,
     predict_files,
+    predict_inputs,
 )
 
 PATIENCE = 30.0  # seconds: only a fault waits so long
@@ -113,9 +115,30 @@ def test_a_picture_does_not_wait_until_more_of_them_come(
         yield None
         raise AssertionError("asked for more, with a picture in hand")
 
-    pictures = loaded(predictor.read, source(), workers=4)
+    def read(item: Input) -> Image:
+        assert item.path is not None
+        return predictor.read(item.path)
+
+    pictures = loaded(read, source(), workers=4)
     assert next(pictures)[0].name == "a"
     pictures.close()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_pictures_that_lie_elsewhere_give_the_rows_of_their_files(
+    predictor: Predictor, photos: list[Path], workers: int
+) -> None:
+    def missing() -> bytes:
+        raise ImageError("gone", code="IMAGE_MISSING", stage="read")
+
+    inputs = [Input(str(path), fetch=path.read_bytes) for path in photos[:3]]
+    inputs.append(Input("gone.png", fetch=missing))
+    judged = predict_inputs(predictor, inputs, with_map=False, decode_workers=workers)
+    *found, gone = [row for row, _, _ in judged]
+    alone = predict_files(predictor, photos[:3], with_map=False)
+    assert [row["score"] for row in found] == [row["score"] for row, _, _ in alone]
+    assert gone["input"] == "gone.png"
+    assert gone["error"]["code"] == "IMAGE_MISSING"
 
 
 def test_a_picture_too_large_for_a_worker_costs_its_own_row_only(

@@ -93,7 +93,7 @@ class _Worker:
             return f"exit code {code}"
         name = signal.Signals(-code).name
         hint = ", as the system sends it when memory runs out"
-        return name + (hint if -code == signal.SIGKILL else "")
+        return name + (hint if name == "SIGKILL" else "")
 
     def told(self, number: int) -> str:
         """Say that it was lost."""

@@ -23,12 +23,14 @@ from pyimgano_runtime.peak_memory import peak_rss_mb
 from pyimgano_runtime.predictor import Predictor
 from pyimgano_runtime.rows import predict_inputs
 
+from .entries import Entry
 from .one_by_one import rows_one_by_one
 from .row_files import jsonl_bytes, numbered, parquet_bytes
 from .score_folder import ScoreFolder
 
 CAREFUL_FROM: Final = 2  # starts of a part that its worker did not survive
 GIVEN_UP_FROM: Final = 6
+FULL: Final = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 Outcome = dict[str, Any]  # "part", "worker", and one of "done", "refused", "failed"
 
@@ -69,7 +71,7 @@ class PartWorker:
             return told | {"refused": str(error), "kind": type(error).__name__}
         except OSError as error:
             self._forget_if_possible(number)
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            full = error.errno in FULL
             return told | {"failed": str(error), "disk_full": full}
 
     def _forget_if_possible(self, number: int) -> None:
@@ -79,6 +81,7 @@ class PartWorker:
     def _score(self, number: int) -> Outcome:
         start = time.perf_counter()
         rules = self.predictor.rules  # a bundle that differs here is refused by this
+        entries = self._entries(number)
         before = self.folder.begin_part(number)
         if before >= GIVEN_UP_FROM:
             return {
@@ -86,7 +89,6 @@ class PartWorker:
                 "lost each time",
                 "disk_full": False,
             }
-        entries = self.folder.entries(number)
         inputs = (item for entry in entries for item in entry.inputs(rules))
         first = number * self.job.part_size
         found = self._rows(inputs, careful=before >= CAREFUL_FROM)
@@ -104,6 +106,16 @@ class PartWorker:
         jsonl = jsonl_bytes(rows) if self.job.jsonl else None
         self.folder.finish_part(number, parquet_bytes(rows), jsonl, counts)
         return {"done": counts, "begun_before": before}
+
+    def _entries(self, number: int) -> list[Entry]:
+        try:
+            return self.folder.entries(number)
+        except FileNotFoundError as cause:
+            raise OSError(
+                f"{cause.filename or self.folder.files}: is not there on this machine; "
+                "--output must lie on a file system that all machines share, or at a "
+                "URL"
+            ) from cause
 
     def _rows(
         self, inputs: Iterator[Input], *, careful: bool

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pyimgano_runtime.errors import ConfigError
+from pyimgano_runtime.errors import ConfigError, OutputError
 
 from ..ray_cluster import connected
 from .part_worker import Outcome, PartJob, PartWorker
@@ -51,6 +51,7 @@ def score_on_ray(
 
     Raises:
         ConfigError: no Ray, no cluster, or one without room for an actor.
+        OutputError: the cluster cannot go on.
     """
     with connected(address) as ray:
         room = room_for(ray.nodes(), threads)
@@ -76,6 +77,7 @@ def _outcomes(
     ray: Any, job: PartJob, parts: Sequence[int], workers: int, threads: int
 ) -> Iterator[Outcome]:
     import ray.data
+    import ray.exceptions
 
     settings = ray.data.DataContext.get_current()
     settings.enable_progress_bars = False  # the command shows its own
@@ -91,5 +93,13 @@ def _outcomes(
         compute=ray.data.ActorPoolStrategy(size=workers),
         num_cpus=threads,
     )
-    for row in outcomes.iter_rows():
-        yield json.loads(row["outcome"])
+    try:
+        for row in outcomes.iter_rows():
+            yield json.loads(row["outcome"])
+    except ray.exceptions.RayError as cause:
+        last = (str(cause).strip().splitlines() or ["no reason given"])[-1]
+        raise OutputError(
+            f"the cluster could not go on ({last}); "
+            "what is finished stays: look at the nodes (the same packages on each?), "
+            "then start the same command again"
+        ) from cause

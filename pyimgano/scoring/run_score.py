@@ -102,7 +102,7 @@ def run_score(options: ScoreOptions, *, progress: Progress, say: Say) -> dict[st
     predictor, order = _order(options, team)
     folder = ScoreFolder(options.output)
     with _only_writer(folder):
-        document = folder.begin(order, force=options.force, say=say)
+        document = folder.begin(order, force=options.force)
         if document is None:
             document = _list(options, order, folder, progress)
         else:

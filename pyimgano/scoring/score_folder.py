@@ -43,9 +43,7 @@ class ScoreFolder:
     def __init__(self, place: str) -> None:
         self.files = Folder(place)
 
-    def begin(
-        self, order: ScoreOrder, *, force: bool, say: Callable[[str], None]
-    ) -> dict[str, Any] | None:
+    def begin(self, order: ScoreOrder, *, force: bool) -> dict[str, Any] | None:
         """Make the folder, or give the document of an earlier start to go on with.
 
         Returns:
@@ -102,12 +100,14 @@ class ScoreFolder:
             raise ConfigError(
                 f"{self.files}: is a file, expected a folder; name another --output"
             ) from cause
-        document = json.loads(data)
-        if not isinstance(document, dict) or "order" not in document:
+        try:
+            document: dict[str, Any] = json.loads(data)
+            document["order"], document["state"]
+        except (ValueError, KeyError, TypeError) as cause:
             raise ConfigError(
                 f"{self.files}/{ORDER}: was not written by this command; name another "
                 "--output"
-            )
+            ) from cause
         return document
 
     def _write_order(self, order: ScoreOrder, facts: dict[str, Any]) -> dict[str, Any]:

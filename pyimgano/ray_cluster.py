@@ -38,7 +38,8 @@ def connected(address: str | None) -> Iterator[Any]:
             'project: pip install -c constraints.txt ".[ray]"'
         ) from cause
     if address is None:
-        options: dict[str, Any] = {"num_cpus": usable_cores()}
+        # "local": one of its own, though another runs on this machine.
+        options: dict[str, Any] = {"address": "local", "num_cpus": usable_cores()}
         options["include_dashboard"] = False
     else:
         _refuse_silent(address)
@@ -65,6 +66,11 @@ def _refuse_silent(address: str) -> None:
 
 
 def _no_cluster(address: str | None, reason: str) -> ConfigError:
+    if address is None:
+        return ConfigError(
+            f"--engine ray: Ray could not be started on this machine ({reason}); name "
+            "a running cluster by --ray-address"
+        )
     return ConfigError(
         f"--ray-address {address}: no Ray cluster answers ({reason}); start one by "
         '"ray start --head", or leave the address out'

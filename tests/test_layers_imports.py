@@ -36,6 +36,7 @@ SHARED = {
     "terminal_progress",
     "command_errors",
     "finite_range",
+    "ray_cluster",
     "signing",
     "source_date",
 }

@@ -1,0 +1,80 @@
+"""Connects to Ray, for commands that spread their work over machines.
+
+ray is imported here only, and only when a command asks for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from pyimgano_runtime.cores import usable_cores
+from pyimgano_runtime.errors import ConfigError
+
+CONNECT_S: Final = 30
+_QUIET: Final[dict[str, Any]] = {
+    "include_dashboard": False,
+    "log_to_driver": False,
+    "logging_level": logging.CRITICAL,  # what failed is told in our own words
+}
+_TRY: Final = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False)"
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[Any]:
+    """Give the module `ray`, connected until the block ends.
+
+    Args:
+        address: "auto" for the cluster that this machine belongs to, or HOST:PORT of
+            its head; None: a Ray is started here, with the cores that this process may
+            use, and ended with the block.
+
+    Raises:
+        ConfigError: ray is not installed, or no cluster answers at the address.
+    """
+    try:
+        import ray
+    except ModuleNotFoundError as cause:
+        raise ConfigError(
+            f"Ray cannot be imported ({cause}); it is an extra: run pip install "
+            '".[ray]" in the checkout of pyimgano'
+        ) from cause
+    if address is None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent
+        ray.init(address="local", num_cpus=usable_cores(), **_QUIET)
+    else:
+        _refuse_unreachable(address)
+        ray.init(address=address, **_QUIET)
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _refuse_unreachable(address: str) -> None:
+    """Try an address in a process of its own: Ray itself waits for minutes, in C++."""
+    try:
+        tried = subprocess.run(
+            [sys.executable, "-c", _TRY, address],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=CONNECT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        found = f"nothing answered within {CONNECT_S} s"
+    else:
+        if tried.returncode == 0:
+            return
+        found = (tried.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+    raise ConfigError(
+        f"--ray-address {address}: no Ray cluster can be joined there ({found}); "
+        'expected "auto" on a machine of the cluster, or HOST:PORT of its head; leave '
+        "it out to start a Ray here"
+    )

@@ -158,8 +158,8 @@ def _bytes(
     "--cell-gpus",
     type=FiniteRange(0.0),
     metavar="NUMBER",
-    help="GPUs that a cell takes of the cluster, such as 0.5. Default: 0, which hides "
-    "them from it.",
+    help="GPUs that a cell takes of the cluster, such as 0.5. Default: 0; it then sees "
+    "none.",
 )
 @click.option(
     "--cell-memory",

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any, Final
 
 from pyimgano_runtime.cores import usable_cores
@@ -29,6 +29,9 @@ _TRY: Final = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=Fals
 def connected(address: str | None) -> Iterator[Any]:
     """Give the module `ray`, connected until the block ends.
 
+    What is printed to stdout within the block goes to stderr: Ray tells lost workers
+    there, and stdout is for results.
+
     Args:
         address: "auto" for the cluster that this machine belongs to, or HOST:PORT of
             its head; None: a Ray is started here, with the cores that this process may
@@ -44,16 +47,17 @@ def connected(address: str | None) -> Iterator[Any]:
             f"Ray cannot be imported ({cause}); it is an extra: run pip install "
             '".[ray]" in the checkout of pyimgano'
         ) from cause
-    if address is None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent
-        ray.init(address="local", num_cpus=usable_cores(), **_QUIET)
-    else:
-        _refuse_unreachable(address)
-        ray.init(address=address, **_QUIET)
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
+    with redirect_stdout(sys.stderr):
+        if address is None:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent
+            ray.init(address="local", num_cpus=usable_cores(), **_QUIET)
+        else:
+            _refuse_unreachable(address)
+            ray.init(address=address, **_QUIET)
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
 
 
 def _refuse_unreachable(address: str) -> None:

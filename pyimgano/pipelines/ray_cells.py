@@ -95,7 +95,7 @@ class RayCells:
                 while waiting and len(running) < (options.jobs or len(cells)):
                     attempt = waiting.popleft()
                     order = attempt.cell.order(options, output)
-                    running[self._task.remote(order, attempt.number)] = attempt
+                    running[self._begin(order, attempt.number)] = attempt
                 task = self._next(list(running))
                 if task is None:
                     yield from self._given_up([*running.values(), *waiting])
@@ -108,6 +108,9 @@ class RayCells:
                     yield attempt.cell, failure
         finally:
             self._cancel(list(running))
+
+    def _begin(self, order: dict[str, Any], number: int) -> Any:
+        return self._task.remote(order, number, self._demand.get("GPU", 0))
 
     def _next(self, tasks: list[Any]) -> Any:
         """Give a task that ended; None if no node is left that can run one."""

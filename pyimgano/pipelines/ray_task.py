@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -22,12 +23,15 @@ MUST_BE_SHARED: Final = (
 _WRITER_ENDS_S: Final = 60.0
 
 
-def run_on_node(order: dict[str, Any], attempt: int) -> Failure | None:
+def run_on_node(order: dict[str, Any], attempt: int, gpus: float) -> Failure | None:
     """Run a cell on the machine of this worker; give its failure.
 
     Args:
         attempt: 1 for the first; before others were workers that were lost.
+        gpus: what the cell demands; without any it sees none.
     """
+    if not gpus:  # newer versions of Ray leave all of them visible
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     folder = Path(order["output"])  # OUTPUT/cells/<id>
     suite = folder.parents[1] / "suite.json"
     if not suite.is_file():

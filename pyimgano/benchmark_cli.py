@@ -18,6 +18,20 @@ from .plugin_option_cli import takes_plugins
 FILE = click.Path(path_type=Path)
 
 
+def _bytes(
+    context: click.Context, parameter: click.Parameter, text: str | None
+) -> int | None:
+    """Give the bytes of a size such as 8G."""
+    if text is None:
+        return None
+    from pyimgano_runtime.memory_limit import parse_size
+
+    try:
+        return parse_size(text)
+    except ValueError as cause:
+        raise click.BadParameter(str(cause)) from cause
+
+
 @click.command(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Examples: pyimgano benchmark --dataset manifest --manifest-path "
@@ -122,7 +136,37 @@ FILE = click.Path(path_type=Path)
     "data set; the others stay for a later --resume. May be repeated: any of them.",
 )
 @click.option(
-    "--jobs", type=click.IntRange(1), help="Cells of a suite at a time. Default: 1."
+    "--jobs",
+    type=click.IntRange(1),
+    help="Cells of a suite at a time. Default: 1; on Ray as many as there is room for.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Who runs the cells of a suite: this machine, or a Ray cluster that shares "
+    "the output folder.",
+)
+@click.option(
+    "--ray-address",
+    metavar="ADDRESS",
+    help='Cluster to join: HOST:PORT of its head, or "auto" on one of its machines. '
+    "Default: a Ray that is started here.",
+)
+@click.option(
+    "--cell-gpus",
+    type=FiniteRange(0.0),
+    metavar="NUMBER",
+    help="GPUs that a cell takes of the cluster, such as 0.5. Default: 0; it then sees "
+    "none.",
+)
+@click.option(
+    "--cell-memory",
+    callback=_bytes,
+    metavar="SIZE",
+    help="Memory that a cell takes of the cluster, such as 8G, so that not too many "
+    "run on one node; it is no limit. Default: not counted.",
 )
 @click.option(
     "--compare",

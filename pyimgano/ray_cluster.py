@@ -1,77 +1,105 @@
-"""A connection to a Ray cluster, and what it can hold."""
+"""Connects to Ray, for commands that spread their work over machines.
+
+ray is imported here only, and only when a command asks for it.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any, Final
 
 from pyimgano_runtime.cores import usable_cores
 from pyimgano_runtime.errors import ConfigError
 
-CONNECT_S: Final = 10.0
+LISTENS_S: Final = 10.0
+CONNECT_S: Final = 30
+_QUIET: Final[dict[str, Any]] = {
+    "include_dashboard": False,
+    "log_to_driver": False,
+    "logging_level": logging.CRITICAL,  # what failed is told in our own words
+}
+_TRY: Final = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False)"
 
 
 @contextmanager
 def connected(address: str | None) -> Iterator[Any]:
-    """Give the module `ray`, connected; the connection ends with the block.
+    """Give the module `ray`, connected until the block ends.
+
+    What is printed to stdout within the block goes to stderr: Ray tells lost workers
+    there, and stdout is for results.
 
     Args:
-        address: of a running cluster, "auto" for the one of this machine; None starts
-            one on this machine, which ends with the block.
+        address: "auto" for the cluster that this machine belongs to, or HOST:PORT of
+            its head; None: a Ray is started here, with the cores that this process may
+            use, and ended with the block.
 
     Raises:
-        ConfigError: Ray is not installed, or there is no cluster at the address.
+        ConfigError: ray is not installed, or no cluster answers at the address.
     """
-    # Read by Ray when it is imported: no usage statistics, and nothing is uploaded.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray warns of every actor that may be restarted.
+    # Read when ray is imported. Below "fatal" it warns of every actor that may restart.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent
     try:
         import ray
-    except ImportError as cause:
+    except ModuleNotFoundError as cause:
         raise ConfigError(
-            "--engine ray: needs Ray, which is not installed; in the checkout of this "
-            'project: pip install -c constraints.txt ".[ray]"'
+            f"--engine ray: Ray cannot be imported ({cause}); it is an extra: run "
+            'pip install -c constraints.txt ".[ray]" in the checkout of this project'
         ) from cause
-    if address is None:
-        # "local": one of its own, though another runs on this machine.
-        options: dict[str, Any] = {"address": "local", "num_cpus": usable_cores()}
-        options["include_dashboard"] = False
-    else:
-        _refuse_silent(address)
-        options = {"address": address}
-    try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as cause:
-        raise _no_cluster(address, (str(cause).splitlines() or [""])[0]) from cause
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
+    with redirect_stdout(sys.stderr):
+        if address is None:
+            # "local": one of its own, though another runs on this machine.
+            ray.init(address="local", num_cpus=usable_cores(), **_QUIET)
+        else:
+            _refuse_unreachable(address)
+            ray.init(address=address, **_QUIET)
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
 
 
-def _refuse_silent(address: str) -> None:
-    """Refuse an address where nothing listens: Ray itself asks for minutes."""
+def _refuse_unreachable(address: str) -> None:
+    """Refuse an address where Ray itself would wait for minutes, in C++."""
+    found = _not_listening(address) or _not_joined(address)
+    if found is not None:
+        raise ConfigError(
+            f"--ray-address {address}: no Ray cluster can be joined there ({found}); "
+            'expected "auto" on a machine of the cluster, or HOST:PORT of its head; '
+            "leave it out to start a Ray here"
+        )
+
+
+def _not_listening(address: str) -> str | None:
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdecimal():
-        return  # "auto": Ray knows
+        return None  # "auto": Ray knows
     try:
-        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+        socket.create_connection((host, int(port)), timeout=LISTENS_S).close()
     except OSError as cause:
-        raise _no_cluster(address, cause.strerror or str(cause)) from cause
+        return cause.strerror or str(cause)
+    return None
 
 
-def _no_cluster(address: str | None, reason: str) -> ConfigError:
-    if address is None:
-        return ConfigError(
-            f"--engine ray: Ray could not be started on this machine ({reason}); name "
-            "a running cluster by --ray-address"
+def _not_joined(address: str) -> str | None:
+    """Try to join, in a process of its own, and say why it did not succeed."""
+    try:
+        tried = subprocess.run(
+            [sys.executable, "-c", _TRY, address],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=CONNECT_S,
+            check=False,
         )
-    return ConfigError(
-        f"--ray-address {address}: no Ray cluster answers ({reason}); start one by "
-        '"ray start --head", or leave the address out'
-    )
+    except subprocess.TimeoutExpired:
+        return f"nothing answered within {CONNECT_S} s"
+    if tried.returncode == 0:
+        return None
+    return (tried.stderr.strip().splitlines() or ["it ended without a word"])[-1]

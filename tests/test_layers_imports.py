@@ -38,6 +38,7 @@ SHARED = {
     "terminal_progress",
     "command_errors",
     "finite_range",
+    "ray_cluster",
     "signing",
     "source_date",
 }

@@ -192,7 +192,7 @@ def test_no_cluster_at_an_address_is_told(photos: list[Path], tmp_path: Path) ->
     process = start(*arguments(photos, tmp_path / "scores", *more))
     code, said = finish(process, within=120)
     assert code == 2, said
-    assert "no Ray cluster answers" in said
+    assert "no Ray cluster can be joined" in said
 
 
 def test_actors_fit_on_the_nodes_that_are_alive() -> None:

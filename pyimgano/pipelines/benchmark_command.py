@@ -78,10 +78,11 @@ def run_command(
             SuiteOptions(
                 engines=tuple(name for name in ENGINES if name in wanted),
                 threads=options.threads,
-                jobs=options.jobs or 1,
+                jobs=options.jobs,
                 measure=options.measure,
                 robustness_images=options.n_robustness,
                 command=command,
+                ray=options.ray,
             ),
             output,
             only=options.only,

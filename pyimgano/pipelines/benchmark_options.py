@@ -10,12 +10,15 @@ from pyimgano_runtime.errors import ConfigError, raise_all
 
 from .compare_engines import MeasureOptions
 from .engines import parse_engines
+from .suite_plan import RayOptions
 
 ROBUSTNESS_IMAGES: Final = 100  # of each class
 _OF_TRAINING: Final = {
     *("--model", "--preset", "--model-options", "--tile-size", "--tile-overlap"),
     *("--tile-blend", "--tile-score", "--tile-top-k"),
 }
+
+_OF_RAY: Final = {"--ray-address", "--cell-gpus", "--cell-memory"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +48,10 @@ class BenchmarkOptions:
     resume: bool
     only: tuple[str, ...]
     jobs: int | None
+    engine: str
+    ray_address: str | None
+    cell_gpus: float | None
+    cell_memory: int | None  # bytes
     compare: str
     threads: int | None
     no_pixel_metrics: bool
@@ -82,6 +89,13 @@ class BenchmarkOptions:
             return None
         return self.robustness_images or ROBUSTNESS_IMAGES
 
+    @property
+    def ray(self) -> RayOptions | None:
+        """The cluster that runs a suite's cells; None: this machine does."""
+        if self.engine != "ray":
+            return None
+        return RayOptions(self.ray_address, self.cell_gpus or 0.0, self.cell_memory)
+
 
 def refuse_contradictions(options: BenchmarkOptions, *, force: bool) -> None:
     """Refuse options that are missing or have no effect.
@@ -111,9 +125,13 @@ def refuse_contradictions(options: BenchmarkOptions, *, force: bool) -> None:
         "--resume": options.resume or None,
         "--only": options.only or None,
         "--jobs": options.jobs,
+        "--engine": None if options.engine == "local" else options.engine,
+        "--ray-address": options.ray_address,
+        "--cell-gpus": options.cell_gpus,
+        "--cell-memory": options.cell_memory,
     }
     present = {name for name, value in given.items() if value is not None}
-    of_suite = {"--suite-root", "--resume", "--only", "--jobs"}
+    of_suite = {"--suite-root", "--resume", "--only", "--jobs", "--engine", *_OF_RAY}
     if options.suite is not None:
         useless, cause = present - of_suite, "with --suite, whose file says it"
         missing: list[str] = []
@@ -136,12 +154,31 @@ def refuse_contradictions(options: BenchmarkOptions, *, force: bool) -> None:
         ]
     if options.robustness_images is not None and not options.robustness:
         missing.append("--robustness-images: has no effect without --robustness")
+    if options.suite is not None:
+        missing += _ray_problems(options, present)
     problems = [f"{name}: has no effect {cause}; remove it" for name in sorted(useless)]
     if options.resume and force:
         missing.append(
             "--resume, --force: one goes on, the other begins anew: give one"
         )
     raise_all([*missing, *problems], ConfigError)
+
+
+def _ray_problems(options: BenchmarkOptions, present: set[str]) -> list[str]:
+    """What is wrong with the options of a suite's cluster."""
+    gpus = options.cell_gpus or 0.0
+    problems = []
+    if options.engine != "ray":
+        problems += [
+            f"{name}: has no effect without --engine ray; remove it"
+            for name in sorted(present & _OF_RAY)
+        ]
+    if gpus > 1 and not gpus.is_integer():
+        problems.append(
+            f"--cell-gpus: found {gpus:g}, expected a part of one GPU, such as 0.5, or "
+            "a whole number: Ray gives no parts of several"
+        )
+    return problems
 
 
 def _missing_data(options: BenchmarkOptions) -> list[str]:

@@ -10,11 +10,13 @@ import sys
 import tempfile
 import threading
 from contextlib import suppress
-from typing import IO, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
-from ..detectors.interface import Progress
+if TYPE_CHECKING:
+    from ..detectors.interface import Progress
 
 DISK_FULL: Final = "DiskFull"  # the kind of failure that every other cell would meet
+Failure = dict[str, str]  # kind, error, traceback
 
 
 class CellProcess:
@@ -27,13 +29,13 @@ class CellProcess:
             "OMP_NUM_THREADS": str(threads),  # read by torch when it loads
         }
 
-    def run(self, progress: Progress, stop: threading.Event) -> dict[str, str] | None:
-        """Run the cell to its end; give what failed (kind, error, traceback).
+    def run(self, progress: Progress, stop: threading.Event) -> Failure | None:
+        """Run the cell to its end; give what failed.
 
         It is ended early when `stop` is set.
         """
         if stop.is_set():
-            return _failure("Interrupted", "the suite was interrupted", "")
+            return cell_failure("Interrupted", "the suite was interrupted")
         with tempfile.TemporaryFile() as errors:
             process = subprocess.Popen(
                 [sys.executable, "-X", "utf8", "-m", "pyimgano.pipelines.suite_cell"],
@@ -102,7 +104,7 @@ def end_group(leader: int) -> None:
         os.killpg(leader, signal.SIGKILL)
 
 
-def _crash(code: int, said: str) -> dict[str, str]:
+def _crash(code: int, said: str) -> Failure:
     how = f"exit code {code}"
     if code < 0:
         how = f"signal {signal.Signals(-code).name}"
@@ -110,8 +112,11 @@ def _crash(code: int, said: str) -> dict[str, str]:
             how += ", as the system sends it when memory runs out"
     lines = said.strip().splitlines()
     last = f": {lines[-1]}" if lines else ""
-    return _failure("ProcessEnded", f"the cell's process ended by {how}{last}", said)
+    return cell_failure(
+        "ProcessEnded", f"the cell's process ended by {how}{last}", said
+    )
 
 
-def _failure(kind: str, error: str, trace: str) -> dict[str, str]:
+def cell_failure(kind: str, error: str, trace: str = "") -> Failure:
+    """Give what is recorded of a cell that failed."""
     return {"kind": kind, "error": error, "traceback": trace}

@@ -10,36 +10,50 @@ absent, so a suite that was killed goes on with the cells that are missing.
 from __future__ import annotations
 
 import errno
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, replace
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pyimgano_runtime._reader import read_json
 from pyimgano_runtime.atomic import only_writer
 from pyimgano_runtime.errors import ConfigError
 
 from ..detectors.interface import Progress
-from ..detectors.plugins import loaded_homes
 from ..reporting.leaderboard import Cell, FailedCell, write_leaderboard
 from ..source_date import timestamp
 from ..workbench.artifacts import environment, write_json
-from .cell_process import DISK_FULL, CellProcess
+from .cell_process import DISK_FULL, Failure
 from .compare_models import compare_models
+from .local_cells import LocalCells
+from .ray_cells import ray_cells
 from .run_benchmark import parity_problems
+from .run_cell import os_failure
 from .suite_file import Suite
-from .suite_folder import discard_unusable, is_finished, prepare_folder
+from .suite_folder import begin_folder, discard_unusable, earlier_start, is_finished
 from .suite_plan import (
     SUITE_SCHEMA_VERSION,
+    CellOutcome,
     PlannedCell,
+    Say,
     SuiteOptions,
     plan_cells,
     suite_document,
 )
 
-Say = Callable[[str], None]
+
+class CellRunner(Protocol):
+    """Who runs the cells: this machine or a cluster."""
+
+    def run(
+        self,
+        cells: Sequence[PlannedCell],
+        options: SuiteOptions,
+        output: Path,
+        progress: Progress,
+    ) -> Generator[CellOutcome]:
+        """Give each cell with its failure, None if it finished, as they end."""
 
 
 def run_suite(
@@ -70,25 +84,41 @@ def run_suite(
     output.parent.mkdir(parents=True, exist_ok=True)
     with only_writer(output):
         document = suite_document(options, cells)
-        found = prepare_folder(output, document, needed, resume=resume, force=force)
-        options = replace(options, threads=found["threads"])
-        for line in discard_unusable(output, cells, found):
-            say(line)
-        done = sum(is_finished(output, cell) for cell in cells)
-        missing = [cell for cell in wanted if not is_finished(output, cell)]
-        if done:
-            say(f"{done} of {len(cells)} cells are finished already")
-        complete = False
-        failures: dict[str, dict[str, str]] = {}
-        try:
-            planned = done + len(missing)
-            _run_cells(missing, options, output, planned, failures, progress, say)
-            complete = True
-        finally:  # a full disk or Ctrl-C: what is finished is shown
-            report = _write_results(
-                output, suite, options, cells, failures, compared=complete
-            )
+        earlier = earlier_start(output, document, needed, resume=resume, force=force)
+        document = earlier or document
+        options = replace(options, threads=document["threads"])
+        with _runner(options, document["threads"], say) as runner:
+            if earlier is None:
+                begin_folder(output, document, force=force)
+            for line in discard_unusable(output, cells, document):
+                say(line)
+            done = sum(is_finished(output, cell) for cell in cells)
+            missing = [cell for cell in wanted if not is_finished(output, cell)]
+            if done:
+                say(f"{done} of {len(cells)} cells are finished already")
+            complete = False
+            failures: dict[str, Failure] = {}
+            try:
+                planned = done + len(missing)
+                _run_cells(
+                    *(runner, missing, options, output),
+                    *(planned, failures, progress, say),
+                )
+                complete = True
+            finally:  # a full disk or Ctrl-C: what is finished is shown
+                report = _write_results(
+                    output, suite, options, cells, failures, compared=complete
+                )
     return report
+
+
+def _runner(
+    options: SuiteOptions, threads: int, say: Say
+) -> AbstractContextManager[CellRunner]:
+    """Give who runs the cells; a cluster is joined, or refused, when it is entered."""
+    if options.ray is None:
+        return nullcontext(LocalCells())
+    return ray_cells(options.ray, threads=threads, say=say)
 
 
 def _wanted(cells: Sequence[PlannedCell], only: Sequence[str]) -> list[PlannedCell]:
@@ -105,78 +135,50 @@ def _wanted(cells: Sequence[PlannedCell], only: Sequence[str]) -> list[PlannedCe
 
 
 def _run_cells(
+    runner: CellRunner,
     cells: Sequence[PlannedCell],
     options: SuiteOptions,
     output: Path,
     planned: int,
-    failures: dict[str, dict[str, str]],
+    failures: dict[str, Failure],
     progress: Progress,
     say: Say,
 ) -> None:
     """Run cells, several at a time; a failure is recorded and the others go on."""
     done = planned - len(cells)
-    stop = threading.Event()
     progress("cells", done, planned)
-    with ThreadPoolExecutor(options.jobs) as pool:
-        try:
-            futures = {
-                pool.submit(_run_cell, cell, options, output, progress, stop): cell
-                for cell in cells
-            }
-            for future in as_completed(futures):
-                id, failure = futures[future].id, future.result()
-                done += 1
-                progress("cells", done, planned)
-                outcome = "finished"
-                if failure is not None:
-                    failures[id] = failure
-                    if failure["kind"] == DISK_FULL:
-                        raise OSError(
-                            errno.ENOSPC,
-                            "the disk is full; what is finished stays: make room, then "
-                            "go on by --resume",
-                            str(output),
-                        )
-                    first = (failure["error"].splitlines() or [""])[0]
-                    outcome = f"FAILED: {failure['kind']}: {first}"
-                say(f"[{done}/{planned}] {id}: {outcome}")
-        except BaseException:
-            stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    with closing(runner.run(cells, options, output, progress)) as outcomes:
+        for cell, ended in outcomes:
+            failure = _recorded(output, cell, ended)
+            done += 1
+            progress("cells", done, planned)
+            outcome = "finished"
+            if failure is not None:
+                failures[cell.id] = failure
+                if failure["kind"] == DISK_FULL:
+                    raise OSError(
+                        errno.ENOSPC,
+                        "the disk is full; what is finished stays: make room, then go "
+                        "on by --resume",
+                        str(output),
+                    )
+                first = (failure["error"].splitlines() or [""])[0]
+                outcome = f"FAILED: {failure['kind']}: {first}"
+            say(f"[{done}/{planned}] {cell.id}: {outcome}")
 
 
-def _run_cell(
-    cell: PlannedCell,
-    options: SuiteOptions,
-    output: Path,
-    progress: Progress,
-    stop: threading.Event,
-) -> dict[str, str] | None:
-    """Run one cell; give its failure (kind, error, traceback), None if it finished."""
+def _recorded(
+    output: Path, cell: PlannedCell, failure: Failure | None
+) -> Failure | None:
+    """Write the record of a cell's failure, or remove an earlier one."""
     record = output / "failures" / f"{cell.id}.json"
-    order = {
-        "where": cell.id,
-        "config": cell.config(options),
-        "dataset_name": cell.dataset.name,
-        "model": cell.model.label,
-        "engines": list(options.engines),
-        "threads": options.threads,
-        "options": asdict(options.measure) | {"seed": cell.seed},
-        "robustness_images": options.robustness_images,
-        "plugins": loaded_homes(),
-        "output": str(output / "cells" / cell.id),
-    }
     try:
-        record.unlink(missing_ok=True)
-        failure = CellProcess(order, threads=options.threads or 1).run(
-            lambda step, done, total: progress(f"{cell.id}: {step}", done, total), stop
-        )
-        if failure is not None and not stop.is_set():
+        if failure is None:
+            record.unlink(missing_ok=True)
+        else:
             write_json(record, {"cell": cell.facts()} | failure)
-    except OSError as error:  # no room for the record, or no process: this cell's own
-        kind = DISK_FULL if error.errno == errno.ENOSPC else "OSError"
-        return {"kind": kind, "error": str(error), "traceback": ""}
+    except OSError as error:  # no room for the record
+        return os_failure(error)
     return failure
 
 
@@ -185,7 +187,7 @@ def _write_results(
     suite: Suite,
     options: SuiteOptions,
     planned: Sequence[PlannedCell],
-    failures: dict[str, dict[str, str]],
+    failures: dict[str, Failure],
     *,
     compared: bool,
 ) -> dict[str, Any]:

@@ -44,6 +44,10 @@ def main() -> None:
 
 def _run(order: dict[str, Any]) -> None:
     where = order["where"]
+    # Relative paths in a detector's options stand on it. On another machine it may be
+    # missing; what needs it says so.
+    if Path(order["working_folder"]).is_dir():
+        os.chdir(order["working_folder"])
     load_plugins(order["plugins"])
     config = parse_config(order["config"], where)
     loaded = LoadedConfig(config, Path(where).absolute())

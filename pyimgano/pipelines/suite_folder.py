@@ -19,19 +19,19 @@ from .result_folder import open_result
 from .suite_plan import PlannedCell
 
 
-def prepare_folder(
+def earlier_start(
     output: Path,
     document: dict[str, Any],
     needed: Sequence[Path],
     *,
     resume: bool,
     force: bool,
-) -> dict[str, Any]:
-    """Make the folder, or make sure that it is one of this very suite.
+) -> dict[str, Any] | None:
+    """Refuse a folder that this suite may not write to; nothing is changed.
 
     Returns:
-        The suite's document: of a resumed one that of its first start, with as many
-        threads, so that times within a table are alike.
+        The suite's document as its first start wrote it, with as many threads, so that
+        times within a table are alike; None: it begins with this start.
 
     Raises:
         ConfigError: the folder exists and is neither resumed nor replaced, or is that
@@ -49,16 +49,21 @@ def prepare_folder(
         )
     if force:
         refuse_replacing(output, force=True, keep=needed)
+        return None
+    try:
+        refuse_existing(output, force=False)
+    except ConfigError as error:
+        hint = " or --resume to go on with it" if path.is_file() else ""
+        raise ConfigError(f"{error}{hint}") from error
+    return None
+
+
+def begin_folder(output: Path, document: dict[str, Any], *, force: bool) -> None:
+    """Make the folder of a suite that begins."""
+    if force:
         delete_folder(output)
-    else:
-        try:
-            refuse_existing(output, force=False)
-        except ConfigError as error:
-            hint = " or --resume to go on with it" if path.is_file() else ""
-            raise ConfigError(f"{error}{hint}") from error
     write_json(output / "report.json", {"kind": "suite", "state": "running"})
-    write_json(path, document)
-    return document
+    write_json(output / "suite.json", document)
 
 
 def _refuse_other_suite(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,10 +13,23 @@ from pyimgano_runtime.cores import usable_cores
 from pyimgano_runtime.paths import plain_name
 
 from ..datasets.catalog import read_dataset
+from ..detectors.plugins import loaded_homes
+from .cell_process import Failure
 from .compare_engines import MeasureOptions
 from .suite_file import Suite, SuiteDataset, SuiteModel
 
 SUITE_SCHEMA_VERSION: Final = "1.0"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RayOptions:
+    """Which Ray cluster runs the cells, and what one of them demands of it."""
+
+    address: str | None  # None: a Ray that is started here
+    gpus: float
+    memory: int | None  # bytes; None: not counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +38,11 @@ class SuiteOptions:
 
     engines: tuple[str, ...]
     threads: int | None  # of each cell; None: its share of the cores
-    jobs: int
+    jobs: int | None  # cells at a time; None: one here, as many as fit on a cluster
     measure: MeasureOptions
     robustness_images: int | None
     command: str | None  # what was typed, for the page
+    ray: RayOptions | None = None  # None: cells run on this machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +82,22 @@ class PlannedCell:
             },
         }
 
+    def order(self, options: SuiteOptions, output: Path) -> dict[str, Any]:
+        """Give what the cell's process is told, as JSON; it may run elsewhere."""
+        return {
+            "where": self.id,
+            "working_folder": str(Path.cwd()),
+            "config": self.config(options),
+            "dataset_name": self.dataset.name,
+            "model": self.model.label,
+            "engines": list(options.engines),
+            "threads": options.threads or 1,
+            "options": asdict(options.measure) | {"seed": self.seed},
+            "robustness_images": options.robustness_images,
+            "plugins": loaded_homes(),
+            "output": str(output / "cells" / self.id),
+        }
+
     def facts(self) -> dict[str, Any]:
         """Give what names it in reports."""
         return {
@@ -77,6 +107,9 @@ class PlannedCell:
             "category": self.category,
             "seed": self.seed,
         }
+
+
+CellOutcome = tuple[PlannedCell, Failure | None]
 
 
 def plan_cells(suite: Suite) -> list[PlannedCell]:
@@ -119,7 +152,7 @@ def suite_document(
     options: SuiteOptions, cells: Sequence[PlannedCell]
 ) -> dict[str, Any]:
     """Give what makes two suites the same: models, data, seeds, measurements."""
-    share = max(1, usable_cores() // options.jobs)
+    share = max(1, usable_cores() // (options.jobs or 1))
     return {
         "schema_version": SUITE_SCHEMA_VERSION,
         "kind": "suite",

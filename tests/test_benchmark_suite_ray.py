@@ -310,7 +310,7 @@ def test_without_ray_the_extra_of_the_checkout_is_named(
         *("benchmark", "--suite", suite, "--output", output, "--engine", "ray")
     )
     assert done.code == 2
-    assert 'pip install ".[ray]" in the checkout' in done.stderr
+    assert 'pip install -c constraints.txt ".[ray]" in the checkout' in done.stderr
     assert not output.exists()
 
 

@@ -38,7 +38,6 @@ SHARED = {
     "terminal_progress",
     "command_errors",
     "finite_range",
-    "ray_cluster",
     "signing",
     "source_date",
 }

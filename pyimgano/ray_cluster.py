@@ -24,6 +24,10 @@ _QUIET: Final[dict[str, Any]] = {
     "log_to_driver": False,
     "logging_level": logging.CRITICAL,  # what failed is told in our own words
 }
+_OF_OURS: Final = {  # of a Ray that is started here; one may set them otherwise
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent
+    "RAY_worker_niceness": "0",  # 15 starves workers beside any other program
+}
 _TRY: Final = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False)"
 
 
@@ -54,6 +58,8 @@ def connected(address: str | None) -> Iterator[Any]:
         ) from cause
     with redirect_stdout(sys.stderr):
         if address is None:
+            for name, value in _OF_OURS.items():
+                os.environ.setdefault(name, value)
             # "local": one of its own, though another runs on this machine.
             ray.init(address="local", num_cpus=usable_cores(), **_QUIET)
         else:

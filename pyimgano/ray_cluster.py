@@ -48,7 +48,6 @@ def connected(address: str | None) -> Iterator[Any]:
     """
     # Read when ray is imported. Below "fatal" it warns of every actor that may restart.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent
     try:
         import ray
     except ModuleNotFoundError as cause:

@@ -225,6 +225,7 @@ def test_a_cell_whose_node_was_lost_runs_on_another(
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         encoding="utf-8",
+        env=os.environ | {"RAY_worker_niceness": "0"},
     )
     assert cluster.stdin is not None
     assert cluster.stdout is not None

@@ -9,8 +9,8 @@ The list names the pictures of DIR again and again. With --kills each engine sco
 once while a worker, a node (Ray's own cluster of several nodes on this machine) and the
 command itself are killed with SIGKILL, and is started again until it is done; an engine
 that is done is not scored again by the next start. Without, 1 and 2 workers of each
-engine take turns. The files of rows of all must be equal to the byte. The last lines on
-stdout are Markdown.
+engine, with a thread each, take turns. The files of rows of all must be equal to the
+byte. The last lines on stdout are Markdown.
 """
 
 from __future__ import annotations
@@ -183,7 +183,8 @@ def start(
     command = [sys.executable, "-m", "pyimgano.cli", "score"]
     command += ["--bundle", str(options.bundle), "--output", str(output)]
     command += ["--input", str(options.output / "list.txt"), "--engine", engine]
-    command += ["--workers", str(workers), "--part-size", str(options.part_size)]
+    command += ["--workers", str(workers), "--threads", "1"]
+    command += ["--part-size", str(options.part_size)]
     with (options.output / f"{engine}.log").open("ab") as log:
         return subprocess.Popen([*command, *more], stdout=log, stderr=log)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bundle_copies import copy_of
 from conftest import CommandResult
 from pyimgano.scoring.entries import FileEntry, ParquetEntry, from_line, to_line
 from pyimgano.scoring.listing import Listing
@@ -198,10 +200,44 @@ def test_a_parquet_file_that_changed_since_is_told(
     command += ["--root", photos[0].parent, "--part-size", "3", "--workers", "1"]
     assert run_cli(*command).code == 0
     (output / "part-000001.parquet").unlink()
-    write_parquet(file, {"path": names[:4]})
-    result = run_cli(*command)
-    assert result.code == 1
-    assert "has changed since it was listed" in result.stderr
+    for change in (
+        lambda: write_parquet(file, {"path": names[:4]}),
+        lambda: write_parquet(file, {"place": names}),
+        lambda: file.write_bytes(b"no Parquet any more"),
+    ):
+        change()
+        result = run_cli(*command)
+        assert result.code == 1
+        assert "changed since it was listed" in result.stderr
+        assert len(rows_of(output)) == 3
+
+
+@pytest.mark.parametrize("place", ["in", "bundle/scores", "in/deep/scores"])
+def test_an_output_inside_of_what_is_read_is_refused(
+    photos: list[Path], tmp_path: Path, run_cli: Run, place: str
+) -> None:
+    shutil.copytree(photos[0].parent, tmp_path / "in")
+    bundle = copy_of(DEMO, tmp_path / "bundle")
+    output = tmp_path / place
+    command = ["score", "--bundle", bundle, "--output", output]
+    result = run_cli(*command, "--input", tmp_path / "in")
+    assert result.code == 2
+    assert "which is read" in result.stderr
+    assert not list(tmp_path.rglob("_score.json"))
+
+
+def test_force_does_not_delete_the_inputs(
+    photos: list[Path], tmp_path: Path, run_cli: Run
+) -> None:
+    output = tmp_path / "scores"
+    command = ["score", "--bundle", DEMO, "--output", output, "--workers", "1"]
+    assert run_cli(*command, "--input", photos[0]).code == 0
+    inside = output / "photos"
+    shutil.copytree(photos[0].parent, inside)
+    result = run_cli(*command, "--input", inside, "--force")
+    assert result.code == 2
+    assert "still needed" in result.stderr
+    assert len(list(inside.iterdir())) == len(photos)
 
 
 @pytest.mark.parametrize(

@@ -80,14 +80,24 @@ class ParquetEntry:
                 yield Input(text, fetch=EncodedPicture(value))
 
     def _rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        import pyarrow as pa
+
         columns = [self.column] if self.names is None else [self.column, self.names]
-        with open_parquet(self.file) as parquet:
-            first = 0
-            for group in range(parquet.num_row_groups):
-                count = parquet.metadata.row_group(group).num_rows
-                if first < self.stop and first + count > self.start:
-                    yield from self._rows_of(parquet, group, first, columns)
-                first += count
+        try:
+            with open_parquet(self.file) as parquet:
+                if not set(columns) <= set(parquet.schema_arrow.names):
+                    raise OSError(f"{self.file}: has no column {' or '.join(columns)}")
+                first = 0
+                for group in range(parquet.num_row_groups):
+                    count = parquet.metadata.row_group(group).num_rows
+                    if first < self.stop and first + count > self.start:
+                        yield from self._rows_of(parquet, group, first, columns)
+                    first += count
+        except (OSError, pa.ArrowException) as cause:
+            raise OSError(
+                f"{self.file}: cannot be read ({cause}); has this Parquet file "
+                "changed since it was listed?"
+            ) from cause
 
     def _rows_of(
         self, parquet: pq.ParquetFile, group: int, first: int, columns: list[str]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,8 +101,10 @@ def run_score(options: ScoreOptions, *, progress: Progress, say: Say) -> dict[st
     team = choose_team(options)
     predictor, order = _order(options, team)
     folder = ScoreFolder(options.output)
+    keep = [options.bundle, *(Path(p) for p in options.inputs if not is_url(p))]
+    _refuse_inside(folder, keep)
     with _only_writer(folder):
-        document = folder.begin(order, force=options.force)
+        document = folder.begin(order, force=options.force, keep=keep)
         if document is None:
             document = _list(options, order, folder, progress)
         else:
@@ -162,6 +164,20 @@ def _place(name: str) -> str:
 
 def _absolute(options: ScoreOptions) -> str:
     return str(Path(options.output).absolute())
+
+
+def _refuse_inside(folder: ScoreFolder, needed: Sequence[Path]) -> None:
+    """Refuse an output inside of the bundle or of an input, which it would change."""
+    if folder.files.local is None:
+        return
+    output = folder.files.local.resolve()
+    for path in needed:
+        place = path.resolve()
+        if path.is_dir() and (output == place or place in output.parents):
+            raise ConfigError(
+                f"--output {folder.files}: lies in {path}, which is read; name a "
+                "folder outside of it"
+            )
 
 
 def _only_writer(folder: ScoreFolder) -> AbstractContextManager[None]:

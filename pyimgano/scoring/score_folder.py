@@ -14,7 +14,8 @@ listed once, at the first start: a folder that grows meanwhile changes nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from pyimgano_runtime._reader import dump_json
@@ -43,8 +44,13 @@ class ScoreFolder:
     def __init__(self, place: str) -> None:
         self.files = Folder(place)
 
-    def begin(self, order: ScoreOrder, *, force: bool) -> dict[str, Any] | None:
+    def begin(
+        self, order: ScoreOrder, *, force: bool, keep: Sequence[Path]
+    ) -> dict[str, Any] | None:
         """Make the folder, or give the document of an earlier start to go on with.
+
+        Args:
+            keep: what `force` may not delete: inputs and bundle.
 
         Returns:
             None where the inputs are still to be listed.
@@ -56,7 +62,7 @@ class ScoreFolder:
         local = self.files.local
         if force:
             if local is not None:
-                refuse_replacing(local, force=True)
+                refuse_replacing(local, force=True, keep=keep)
             else:
                 self._refuse_foreign(found)
             self.discard()

@@ -5,17 +5,15 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import signal
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .command_errors import EXIT_FAILED, exit_code_of
+from .command_errors import EXIT_FAILED, exit_code_of, exit_on_sigterm
 from .finite_range import FiniteNumber
 from .plugin_option_cli import takes_plugins
 
@@ -181,7 +179,7 @@ def _judge(
     paths = list_inputs(inputs)
     _refuse_outputs(output, save_maps, save_overlays, force)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_exit_on_sigterm())
+        stack.enter_context(exit_on_sigterm())
         workspace = stack.enter_context(
             tempfile.TemporaryDirectory(prefix="pyimgano-infer-")
         )
@@ -225,19 +223,6 @@ def _refuse_outputs(
     for folder in (save_maps, save_overlays):
         if folder is not None:
             refuse_existing(Path(folder), force=force)
-
-
-@contextlib.contextmanager
-def _exit_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM leave the block as an exception, so that it is cleaned up."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _say(line: str) -> None:

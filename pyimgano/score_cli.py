@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from .command_errors import EXIT_FAILED
+from .command_errors import EXIT_FAILED, exit_on_sigterm
 from .finite_range import FiniteNumber
 
 PATH = click.Path(path_type=Path)
@@ -116,7 +116,7 @@ def score(as_json: bool, **chosen: Any) -> int:
 
     options = ScoreOptions(**chosen)
     _refuse_contradictions(options)
-    with TerminalProgress() as progress:
+    with exit_on_sigterm(), TerminalProgress() as progress:
         report = run_score(options, progress=progress, say=_say)
     if as_json:
         click.echo(json.dumps(report, indent=2))

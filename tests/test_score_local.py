@@ -120,6 +120,20 @@ def _mtime(path: Path) -> int:
     return path.stat().st_mtime_ns
 
 
+def test_a_command_that_is_asked_to_end_tells_what_is_finished(
+    photos: list[Path], tmp_path: Path
+) -> None:
+    output = tmp_path / "scores"
+    process = start(*arguments(photos, output))
+    wait_for(lambda: n_parts(output) >= 1)
+    process.terminate()
+    code, _ = finish(process)
+    assert code in (143, 1)  # 1: it was done by then
+    parts = report_of(output)["parts"]
+    assert parts["finished"] >= 1
+    assert parts["planned"] == 6
+
+
 def test_a_killed_worker_is_replaced_and_its_part_scored_again(
     photos: list[Path], scored: Path, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -298,7 +299,8 @@ def test_a_full_disk_loses_nothing_that_was_finished(
     def small_files_only() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
 
-    command = ["pyimgano", "score", *map(str, arguments(photos, output))]
+    command = [sys.executable, "-m", "pyimgano.cli", "score"]
+    command += map(str, arguments(photos, output))
     result = subprocess.run(
         command, capture_output=True, text=True, preexec_fn=small_files_only
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
 import resource
 import signal
@@ -363,6 +364,26 @@ def test_resume_goes_on_where_a_signal_stopped_a_run(
     command = ["infer", "--bundle", bundle, "--output", str(output), "--resume"]
     assert main([*command, *many]) == 0
     assert lines_in(output) == 500
+
+
+def test_an_interrupt_right_after_the_first_row_keeps_it(
+    bundle: str, photos: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal may come between the system's write and the line of code after it."""
+    real_write = os.write
+
+    def write_then_interrupt(descriptor: int, data: bytes) -> int:
+        real_write(descriptor, data)
+        raise KeyboardInterrupt
+
+    command = ["infer", "--bundle", bundle, "--output", str(output), str(photos)]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", write_then_interrupt)
+        assert main(command) == 130
+    partial = output.with_name(f"{output.name}.partial")
+    assert inputs_of(partial) == ["0.png"]
+    assert main([*command, "--resume"]) == 4
+    assert inputs_of(output) == [f"{n}.png" for n in range(10)]
 
 
 def test_maps_keep_their_names_across_a_stop(

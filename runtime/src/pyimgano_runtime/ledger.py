@@ -129,11 +129,14 @@ class Ledger:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         try:
             os.fsync(self._file)
+            # An interrupt may have come after a row was written and before it was
+            # counted in _size: the file itself says whether it has one.
+            has_rows = os.fstat(self._file).st_size > len(self._form.head)
         finally:
             os.close(self._file)
         if kind is None and not self._watched:
             self._at_work.replace(self.path)
-        elif self._size == len(self._form.head):  # not a row: as if never begun
+        elif not has_rows:  # as if never begun
             self._at_work.unlink()
             self._about.unlink(missing_ok=True)
 

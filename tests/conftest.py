@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 # Some tests import onnxruntime themselves, past `quiet_onnxruntime`: no telemetry from
@@ -86,6 +87,10 @@ class CommandResult:
     stderr: str
 
 
+# (name, what fills a new folder of that name) -> the folder
+MakeOnce = Callable[[str, Callable[[Path], None]], Path]
+
+
 @dataclass(frozen=True)
 class Exported:
     """A finished run and its bundle."""
@@ -120,14 +125,40 @@ def run_cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., CommandResult]:
 
 
 @pytest.fixture(scope="session")
-def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_once(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> MakeOnce:
+    """Give a function that gives a folder, filled by the first process to ask for it.
+
+    Tests run in several processes (pytest-xdist), which read it and change nothing.
+    """
+    base = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, "workerinput"):  # one of several processes
+        base = base.parent  # of all of them, of this run alone
+
+    def get(name: str, make: Callable[[Path], None]) -> Path:
+        folder, done = base / name, base / f"{name}.done"
+        with FileLock(base / f"{name}.lock"):
+            if not done.exists():
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def small_dataset(made_once: MakeOnce) -> Path:
     """Give the manifest of 20 train normals, 6 test normals and 6 defects."""
     from factories import write_dataset
 
-    folder = tmp_path_factory.mktemp("dataset")
-    return write_dataset(
-        folder, n_train=20, n_test_normal=6, n_test_defect=6, size=(64, 64)
-    )
+    def make(folder: Path) -> None:
+        write_dataset(
+            folder, n_train=20, n_test_normal=6, n_test_defect=6, size=(64, 64)
+        )
+
+    return made_once("dataset", make) / "manifest.jsonl"
 
 
 def config_payload(manifest: Path, detector: str = "pixel_stats") -> dict[str, Any]:
@@ -154,49 +185,52 @@ def make_config(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def exported(
-    small_dataset: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Exported]:
+def exported(small_dataset: Path, made_once: MakeOnce) -> Callable[[str], Exported]:
     """Give a function that trains and exports a detector, once per session."""
     from pyimgano.cli import main
 
-    made: dict[str, Exported] = {}
-
     def make(name: str) -> Exported:
-        if name not in made:
-            folder = tmp_path_factory.mktemp(f"exported_{name}")
-            config = folder / "config.json"
+        def train_and_export(folder: Path) -> None:
+            config, run = folder / "config.json", folder / "run"
             config.write_text(
                 json.dumps(config_payload(small_dataset, name)), encoding="utf-8"
             )
-            run, bundle = folder / "run", folder / "bundle"
             assert main(["train", "--config", str(config), "--output", str(run)]) == 0
-            export = ["bundle", "export", "--run", str(run), "--output", str(bundle)]
-            assert main(export) == 0
-            made[name] = Exported(name, small_dataset, config, run, bundle)
-        return made[name]
+            export = ["bundle", "export", "--run", str(run)]
+            assert main([*export, "--output", str(folder / "bundle")]) == 0
+
+        folder = made_once(f"exported_{name}", train_and_export)
+        config, run, bundle = (
+            folder / part for part in ("config.json", "run", "bundle")
+        )
+        return Exported(name, small_dataset, config, run, bundle)
 
     return make
 
 
 @pytest.fixture(scope="session")
-def two_parts(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def two_parts(made_once: MakeOnce) -> Exported:
     """Give a run of two categories with its infer_config.json and its bundle."""
     from pyimgano.cli import main
     from pyimgano.datasets.generated_parts import write_parts
 
-    folder = tmp_path_factory.mktemp("two parts é")
-    manifest = write_parts(
-        folder / "data",
-        parts=("bracket", "connector"),
-        n_train=12,
-        n_test_normal=3,
-        n_test_defect=3,
-        size=(64, 64),
-        seed=0,
+    def train_and_export(folder: Path) -> None:
+        manifest = write_parts(
+            folder / "data",
+            parts=("bracket", "connector"),
+            n_train=12,
+            n_test_normal=3,
+            n_test_defect=3,
+            size=(64, 64),
+            seed=0,
+        )
+        config = folder / "config.json"
+        config.write_text(json.dumps(config_payload(manifest)), encoding="utf-8")
+        command = ["train", "--config", str(config), "--output", str(folder / "run")]
+        assert main([*command, "--export-infer-config", "--export-bundle"]) == 0
+
+    folder = made_once("two parts é", train_and_export)
+    manifest, run = folder / "data" / "manifest.jsonl", folder / "run"
+    return Exported(
+        "pixel_stats", manifest, folder / "config.json", run, run / "bundle"
     )
-    config, run = folder / "config.json", folder / "run"
-    config.write_text(json.dumps(config_payload(manifest)), encoding="utf-8")
-    command = ["train", "--config", str(config), "--output", str(run)]
-    assert main([*command, "--export-infer-config", "--export-bundle"]) == 0
-    return Exported("pixel_stats", manifest, config, run, run / "bundle")

@@ -51,6 +51,7 @@ TRAINING_COMMANDS = (
     ("preflight",),
     ("train",),
     ("infer",),
+    ("score",),
     ("defects",),
     ("bundle",),
     ("bundle", "export"),

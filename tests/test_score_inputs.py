@@ -21,7 +21,7 @@ from pyimgano.scoring.score_folder import ScoreFolder, _parts
 from pyimgano_runtime.errors import ConfigError
 from pyimgano_runtime.predictor import Predictor
 from pyimgano_runtime.sources import list_inputs
-from score_runs import DEMO, rows_of, write_photos
+from score_runs import DEMO, report_of, rows_of, write_photos
 
 Run = Callable[..., CommandResult]
 
@@ -180,6 +180,170 @@ def test_paths_of_a_folder_of_parquet_files_are_scored(
     assert [row["input"] for row in rows] == names
 
 
+def test_pictures_that_were_not_embedded_are_read_by_their_path(
+    photos: list[Path], tmp_path: Path, score: Any, scores: list[float]
+) -> None:
+    data = photos[0].read_bytes()
+    column = [
+        {"bytes": data, "path": "first.png"},
+        {"bytes": None, "path": str(photos[1])},
+        {"bytes": None, "path": None},
+        None,
+    ]
+    file = write_parquet(tmp_path / "a.parquet", {"image": column})
+    rows = score("--input", file)
+    assert [row["score"] for row in rows] == [scores[0], scores[1], None, None]
+    assert [row["input"] for row in rows[:2]] == ["first.png", str(photos[1])]
+    assert all("is null" in row["error"]["message"] for row in rows[2:])
+
+
+def test_a_row_of_a_path_is_called_by_it_and_one_of_bytes_by_a_name(
+    photos: list[Path], tmp_path: Path, score: Any
+) -> None:
+    paths = [str(path) for path in photos[:2]]
+    by_path = write_parquet(tmp_path / "a.parquet", {"path": paths, "id": [7, 7]})
+    encoded = [path.read_bytes() for path in photos[:2]]
+    table = {"image": encoded, "file": encoded, "id": [7, 8]}
+    by_bytes = write_parquet(tmp_path / "b.parquet", table)
+    rows = score("--input", by_path, "--input", by_bytes)
+    assert [row["input"] for row in rows] == [*paths, "7", "8"]
+
+
+def test_dictionaries_and_odd_texts_are_paths_too(
+    photos: list[Path], tmp_path: Path, score: Any, scores: list[float]
+) -> None:
+    odd = tmp_path / "p" / os.fsdecode(b"caf\xe9.png")
+    odd.parent.mkdir()
+    odd.write_bytes(photos[0].read_bytes())
+    names = pa.array([os.fsencode(odd), os.fsencode(photos[1]), b""], pa.binary())
+    # As files hold it that other programs wrote: text that is none.
+    texts = pa.Array.from_buffers(pa.string(), 3, names.buffers())
+    one = write_parquet(tmp_path / "a.parquet", {"path": texts})
+    category = pa.array([str(photos[2])] * 2).dictionary_encode()
+    two = write_parquet(tmp_path / "b.parquet", {"path": category})
+    rows = score("--input", one, "--input", two)
+    assert [row["score"] for row in rows] == [
+        *(scores[0], scores[1], None, scores[2], scores[2])
+    ]
+    assert "is empty" in rows[2]["error"]["message"]
+
+
+def test_a_url_that_nobody_can_read_is_a_row_and_not_the_end(
+    photos: list[Path], tmp_path: Path, score: Any
+) -> None:
+    names = tmp_path / "names.txt"
+    lines = [str(photos[0]), "nosuch://b/x.png", "zip://a.png::/b.zip", str(photos[1])]
+    names.write_text("\n".join(lines), encoding="utf-8")
+    first, unknown, chain, last = score("--input", names)
+    assert first["ok"]
+    assert last["ok"]
+    assert unknown["error"]["code"] == "IMAGE_READ_FAILED"
+    assert "Protocol not known: nosuch" in unknown["error"]["message"]
+    assert "is a chain of URLs" in chain["error"]["message"]
+
+
+def test_a_package_that_is_missing_is_told_before_anything_is_scored(
+    tmp_path: Path, run_cli: Run
+) -> None:
+    pytest.importorskip("fsspec")
+    names = tmp_path / "names.txt"
+    names.write_text("hdfs-of-nobody.png\nhttp://127.0.0.1:9/x.png\n", encoding="utf-8")
+    command = ["score", "--bundle", DEMO, "--output", tmp_path / "o", "--input", names]
+    result = run_cli(*command)
+    try:
+        import aiohttp  # noqa: F401
+    except ImportError:
+        assert result.code == 2
+        assert "install the package" in result.stderr
+        assert not (tmp_path / "o").exists()
+    else:
+        assert result.code == 1
+
+
+def test_one_damaged_table_does_not_keep_others_waiting(
+    photos: list[Path], tmp_path: Path, run_cli: Run
+) -> None:
+    data = [path.read_bytes() for path in photos]
+    file = write_parquet(tmp_path / "a.parquet", {"image": data})
+    bytes_ = bytearray(file.read_bytes())
+    bytes_[4:40] = b"\xff" * 36  # the first page; what says what is in it stays
+    file.write_bytes(bytes_)
+    output = tmp_path / "scores"
+    command = ["score", "--bundle", DEMO, "--output", output, "--workers", "1"]
+    command += ["--part-size", "6", "--input", file, "--input", photos[0].parent]
+    for _ in range(2):
+        result = run_cli(*command)
+        assert result.code == 1
+        assert "part 0 is left out" in result.stderr
+        assert [row["index"] for row in rows_of(output)] == [6, 7, 8, 9, 10, 11]
+    report = report_of(output)
+    assert report["state"] == "incomplete"
+    assert "a.parquet: cannot be read" in report["parts"]["left_out"]["0"]
+
+
+def test_links_to_nowhere_have_rows_and_links_to_folders_are_told(
+    photos: list[Path], tmp_path: Path, run_cli: Run
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    shutil.copy(photos[0], folder / "a.png")
+    (folder / "b.png").symlink_to(photos[1])
+    (folder / "c.png").symlink_to(tmp_path / "nowhere.png")
+    (folder / "d").symlink_to(photos[0].parent, target_is_directory=True)
+    os.mkfifo(folder / "pipe.png")  # whoever reads it waits for ever
+    names = ["a.png", "b.png", "c.png"]
+    assert [Path(e.name).name for e in listed(str(folder))] == names
+    assert [Path(e.name).name for e in listed(f"{folder}/*.png")] == names
+    output = tmp_path / "scores"
+    command = ["score", "--bundle", DEMO, "--output", output, "--workers", "1"]
+    result = run_cli(*command, "--input", folder)
+    assert result.code == 1
+    assert "not followed: 1 link to folders" in result.stderr
+    assert [row["ok"] for row in rows_of(output)] == [True, True, False]
+
+
+def test_a_deep_tree_is_listed(tmp_path: Path) -> None:
+    (tmp_path / "stays.txt").touch()
+    deep = str(tmp_path)
+    for _ in range(1200):
+        deep += "/d"
+        os.mkdir(deep)  # noqa: PTH102 - pathlib is slow in deep trees
+    picture = f"{deep}/a.png"
+    Path(picture).touch()
+    try:
+        (entry,) = listed(str(tmp_path))
+        assert entry.place == picture
+    finally:  # what deletes trees goes down by recursion
+        os.unlink(picture)  # noqa: PTH108
+        os.removedirs(deep)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
+    (tmp_path / "l.txt").write_bytes(b"\xef\xbb\xbfa.png\r\nb.png\r\n")
+    row = b'{"image_path": "c.png"}'
+    (tmp_path / "m.jsonl").write_bytes(b"\xef\xbb\xbf" + row)
+    entries = listed(str(tmp_path / "l.txt"), str(tmp_path / "m.jsonl"))
+    assert [entry.name for entry in entries] == ["a.png", "b.png", "c.png"]
+
+
+def test_an_empty_folder_is_not_blamed_for_the_lines_of_a_manifest(
+    tmp_path: Path,
+) -> None:
+    rows = ({"image_path": f"{c}.png", "category": c} for c in ("bracket", "other"))
+    lines = "\n".join(map(json.dumps, rows))
+    (tmp_path / "m.jsonl").write_text(lines, encoding="utf-8")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="holds no pictures"):
+        listed(str(tmp_path / "m.jsonl"), str(tmp_path / "empty"))
+
+
+def test_a_list_of_urls_is_known_to_be_remote(tmp_path: Path) -> None:
+    (tmp_path / "l.txt").write_text("memory://a/b.png\nc.png\n", encoding="utf-8")
+    listing = Listing([str(tmp_path / "l.txt")], "bracket")
+    assert len(list(listing.entries())) == 2
+    assert listing.remote
+
+
 def test_a_column_that_is_not_known_is_asked_for(tmp_path: Path) -> None:
     file = write_parquet(tmp_path / "a.parquet", {"shot": ["a.png"], "n": [1]})
     with pytest.raises(ConfigError, match="Name it by --column"):
@@ -202,14 +366,17 @@ def test_a_parquet_file_that_changed_since_is_told(
     (output / "part-000001.parquet").unlink()
     for change in (
         lambda: write_parquet(file, {"path": names[:4]}),
+        lambda: write_parquet(file, {"path": names[::-1]}),
         lambda: write_parquet(file, {"place": names}),
         lambda: file.write_bytes(b"no Parquet any more"),
     ):
         change()
         result = run_cli(*command)
         assert result.code == 1
-        assert "changed since it was listed" in result.stderr
+        assert "has this Parquet file changed since?" in result.stderr
+        assert "1 of 2 parts have no rows" in result.stderr
         assert len(rows_of(output)) == 3
+    assert list(report_of(output)["parts"]["left_out"]) == ["1"]
 
 
 @pytest.mark.parametrize("place", ["in", "bundle/scores", "in/deep/scores"])
@@ -236,7 +403,7 @@ def test_force_does_not_delete_the_inputs(
     shutil.copytree(photos[0].parent, inside)
     result = run_cli(*command, "--input", inside, "--force")
     assert result.code == 2
-    assert "still needed" in result.stderr
+    assert f"--input {inside} lies in it" in result.stderr
     assert len(list(inside.iterdir())) == len(photos)
 
 
@@ -295,13 +462,13 @@ def test_entries_come_back_from_their_lines() -> None:
         FileEntry("a.png", "/x/a.png"),
         FileEntry("/a.png", "/a.png"),
         FileEntry("caf\udce9", "caf\udce9"),
-        ParquetEntry("/f", 3, 9, "image", "bytes", None, "f", "/"),
+        ParquetEntry("/f", 3, 9, "image", "bytes", None, "f", "/", "9:1"),
     ):
         assert from_line(to_line(entry)) == entry
 
 
 def test_parts_have_the_size_that_was_asked_for_across_files() -> None:
-    table = ParquetEntry("/f", 0, 7, "image", "bytes", None, "f", "/")
+    table = ParquetEntry("/f", 0, 7, "image", "bytes", None, "f", "/", "9:1")
     files = [FileEntry(str(n), str(n)) for n in range(4)]
     found = list(_parts([*files, table, table], 5))
     assert [count for _, count in found] == [5, 5, 5, 3]

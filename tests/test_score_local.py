@@ -20,11 +20,11 @@ from bundle_copies import copy_of, edit_document
 from conftest import CommandResult
 from pyimgano.scoring.local_workers import score_locally
 from pyimgano.scoring.one_by_one import rows_one_by_one
-from pyimgano.scoring.part_worker import PartJob
+from pyimgano.scoring.part_worker import PartJob, PartWorker
 from pyimgano.scoring.places import Folder
 from pyimgano.scoring.run_score import ScoreOptions, choose_team
 from pyimgano_runtime.cores import usable_cores
-from pyimgano_runtime.errors import OutputError
+from pyimgano_runtime.errors import BundleError, OutputError
 from pyimgano_runtime.inputs import file_inputs
 from pyimgano_runtime.predictor import Predictor
 from pyimgano_runtime.rows import predict_files
@@ -126,7 +126,7 @@ def test_a_command_that_is_asked_to_end_tells_what_is_finished(
 ) -> None:
     output = tmp_path / "scores"
     process = start(*arguments(photos, output))
-    wait_for(lambda: n_parts(output) >= 1)
+    wait_for(lambda: list(output.glob("_index/*.done")))
     process.terminate()
     code, _ = finish(process)
     assert code in (143, 1)  # 1: it was done by then
@@ -179,11 +179,12 @@ def test_one_picture_that_ends_its_process_becomes_an_error_row(
     assert [row["score"] for row in others] == [row["score"] for row in alone[2:4]]
 
 
-def job_of(predictor: Predictor) -> PartJob:
+def job_of(predictor: Predictor, output: Path = Path("unused")) -> PartJob:
     import pickle
 
     return PartJob(
-        output="unused",
+        output=str(output),
+        start="this one",
         predictor=pickle.dumps(predictor),
         review_band=None,
         part_size=4,
@@ -192,40 +193,78 @@ def job_of(predictor: Predictor) -> PartJob:
     )
 
 
+def begun(output: Path, part: int, times: int, start: str) -> None:
+    """Note that a start of the command began a part so often and did not end it."""
+    path = output / "_index" / f"part-{part:06}.attempts"
+    known = {"start": start, "now": times, "all": times}
+    path.write_text(json.dumps(known), encoding="utf-8")
+
+
 def test_a_part_that_its_workers_did_not_survive_is_scored_one_by_one(
-    photos: list[Path], scored: Path, tmp_path: Path
+    scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from pyimgano.scoring import part_worker
+
+    asked: list[int] = []
+    real = part_worker.rows_one_by_one
+
+    def noted(*given: Any) -> Any:
+        asked.append(1)
+        return real(*given)
+
+    monkeypatch.setattr(part_worker, "rows_one_by_one", noted)
     output = copy_of(scored, tmp_path / "scores")
     (output / "part-000001.parquet").unlink()
-    (output / "_index" / "part-000001.attempts").write_text("3", encoding="utf-8")
-    code, said = finish(start(*arguments(photos, output)))
-    assert code == 1, said
+    begun(output, 1, 3, "this one")
+    outcome = PartWorker(job_of(Predictor.open(DEMO), output)).score(1)
+    assert outcome["begun_before"] == 3
+    assert asked == [1]
     assert parts_of(output) == parts_of(scored)
     assert not list(output.glob("_index/*.attempts"))
-    again = report_of(output)["this_start"]["parts_begun_again"]
-    assert again == [{"part": 1, "begun_before": 3}]
 
 
-def test_a_part_that_is_lost_again_and_again_ends_the_run_and_says_so(
-    photos: list[Path], scored: Path, tmp_path: Path, run_cli: Run
+def test_a_part_that_is_lost_again_and_again_is_left_out(
+    scored: Path, tmp_path: Path
 ) -> None:
     output = copy_of(scored, tmp_path / "scores")
     (output / "part-000002.parquet").unlink()
-    (output / "_index" / "part-000002.attempts").write_text("6", encoding="utf-8")
-    result = run_cli("score", *arguments(photos, output))
-    assert result.code == 1
-    assert "part 2 was begun 6 times" in result.stderr
-    assert report_of(output)["state"] == "incomplete"
+    begun(output, 2, 6, "this one")
+    outcome = PartWorker(job_of(Predictor.open(DEMO), output)).score(2)
+    assert outcome["lost"].startswith("part 2 was begun 6 times")
 
 
-@pytest.mark.parametrize("damage", ["shorter", "missing"])
+@pytest.mark.parametrize("times", [1, 9])
+def test_a_command_that_was_killed_often_goes_on(
+    photos: list[Path], scored: Path, tmp_path: Path, run_cli: Run, times: int
+) -> None:
+    """It is not the part that ended it."""
+    output = copy_of(scored, tmp_path / "scores")
+    (output / "part-000001.parquet").unlink()
+    (output / "part-000002.parquet").unlink()
+    begun(output, 1, times, "an earlier one")
+    (output / "_index" / "part-000002.attempts").write_bytes(b"")  # damaged
+    assert run_cli("score", *arguments(photos, output)).code == 1  # an error row
+    assert parts_of(output) == parts_of(scored)
+    again = report_of(output)["this_start"]["parts_begun_again"]
+    assert again == [{"part": 1, "begun_before": times}]
+
+
+@pytest.mark.parametrize("damage", ["shorter", "missing", "record", "no record"])
 def test_a_damaged_part_is_scored_again(
     photos: list[Path], scored: Path, tmp_path: Path, damage: str, run_cli: Run
 ) -> None:
     output = copy_of(scored, tmp_path / "scores")
     path = output / "part-000003.parquet"
     data = path.read_bytes()
-    path.unlink() if damage == "missing" else path.write_bytes(data[:100])
+    record = output / "_index" / "part-000003.done"
+    if damage == "missing":
+        path.unlink()
+    elif damage == "shorter":
+        path.write_bytes(data[:100])
+    elif damage == "record":
+        record.write_bytes(b"")
+    else:
+        record.unlink()
     assert run_cli("score", *arguments(photos, output)).code == 1
     assert path.read_bytes() == data
 
@@ -272,6 +311,34 @@ def test_a_bundle_that_was_replaced_since_is_refused_by_workers(
     (outcome,) = score_locally(job, [0], workers=1, lost=lambda line: None)
     assert outcome["kind"] == "BundleError"
     assert "expected" in outcome["refused"]
+
+
+def test_a_bundle_that_was_replaced_ends_a_part_that_is_scored_one_by_one(
+    photos: list[Path], tmp_path: Path
+) -> None:
+    """Not a row of it: no picture has ended its process."""
+    bundle = copy_of(DEMO, tmp_path / "bundle")
+    predictor = Predictor.open(bundle)
+    job = job_of(predictor)
+    edit_document(bundle, lambda document: document.update(created="2020-01-01"))
+    with pytest.raises(BundleError, match="expected"):
+        list(rows_one_by_one(job, file_inputs(photos[:2]), predictor))
+
+
+def test_a_process_that_cannot_start_is_no_pictures_fault(photos: list[Path]) -> None:
+    predictor = Predictor.open(DEMO)
+    job = replace(job_of(predictor), predictor=b"no pickle")
+    with pytest.raises(OSError, match="before it had opened the bundle"):
+        list(rows_one_by_one(job, file_inputs(photos[:2]), predictor))
+
+
+def test_ctrl_c_reaches_no_process_that_scores_one_by_one(photos: list[Path]) -> None:
+    predictor = Predictor.open(DEMO)
+    rows = rows_one_by_one(job_of(predictor), file_inputs(photos[:2]), predictor)
+    next(rows)
+    (child,) = [one for one in children_of(os.getpid()) if "one_by_one" in _line(one)]
+    assert os.getpgid(child) == child  # a terminal signals the command's group
+    rows.close()
 
 
 def test_json_lines_hold_the_same_rows(

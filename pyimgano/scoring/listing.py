@@ -1,4 +1,7 @@
-"""Turns what --input names into entries, one after another: never all in memory.
+"""Turns what --input names into entries, one after another.
+
+Lists, manifests and tables are read line by line; the names of one folder, and those
+that fit a pattern, are sorted in memory.
 
 | what is named | what is scored |
 | --- | --- |
@@ -12,11 +15,13 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,10 +30,20 @@ from pyimgano_runtime.errors import ConfigError, raise_all
 from pyimgano_runtime.sources import PICTURE_SUFFIXES, is_wanted
 
 from .entries import Entry, FileEntry, ParquetEntry, open_parquet
-from .places import filesystem, is_url, join, parent, url_of
+from .places import (
+    UnknownScheme,
+    as_os_error,
+    filesystem,
+    is_url,
+    join,
+    parent,
+    url_of,
+    version_of,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 LISTS: Final = (".txt", ".lst")
 MANIFESTS: Final = (".jsonl", ".ndjson")
@@ -49,6 +64,9 @@ class Listing:
     root: str | None = None  # folder of relative paths in lists, manifests, Parquet
     column: str | None = None  # of Parquet files; None: chosen by type and name
     skipped: Counter[str] = field(default_factory=Counter)  # by their category
+    links: int = 0  # to folders, which are not followed
+    remote: bool = False  # whether a picture, or a table of them, is at a URL
+    _schemes: set[str] = field(default_factory=set)
 
     def entries(self) -> Iterator[Entry]:
         """Give what is to be scored, in order.
@@ -57,12 +75,38 @@ class Listing:
             ConfigError: an argument that names nothing, or cannot be read.
         """
         for argument in self.arguments:
-            n_found = 0
-            for entry in self._of(argument):
+            n_found, skipped = 0, self.skipped.copy()
+            for entry in self._listed(argument):
                 n_found += len(entry)
+                self._note(entry)
                 yield entry
             if not n_found:
-                raise ConfigError(self._nothing(argument))
+                raise ConfigError(self._nothing(argument, self.skipped - skipped))
+
+    def _listed(self, argument: str) -> Iterator[Entry]:
+        try:
+            with as_os_error(argument):
+                yield from self._of(argument)
+        except OSError as cause:
+            raise ConfigError(
+                f"--input {argument}: cannot be read ({cause.strerror or cause}); "
+                "check it, its permissions and, of a URL, your credentials"
+            ) from cause
+
+    def _note(self, entry: Entry) -> None:
+        """Note whether it is at a URL, and refuse one that nobody here can read."""
+        if isinstance(entry, FileEntry):
+            place = entry.place
+        else:
+            place = entry.file if is_url(entry.file) else entry.base
+        if not is_url(place):
+            return
+        self.remote = True
+        scheme = place.partition("://")[0]
+        if scheme not in self._schemes:
+            self._schemes.add(scheme)
+            with suppress(UnknownScheme):  # a mistake in this one: its row says so
+                filesystem(place)
 
     def _of(self, argument: str) -> Iterator[Entry]:
         suffix = Path(argument).suffix.lower()
@@ -90,9 +134,9 @@ class Listing:
                 f"({', '.join(PARQUET)}) or a pattern; rename it"
             )
 
-    def _nothing(self, argument: str) -> str:
-        if self.skipped:
-            others = ", ".join(sorted(self.skipped))
+    def _nothing(self, argument: str, skipped: Counter[str]) -> str:
+        if skipped:
+            others = ", ".join(sorted(skipped))
             return (
                 f'--input {argument}: no line is of category "{self.category}", found '
                 f"{others}; name another one by --category, or leave `category` out "
@@ -109,13 +153,18 @@ class Listing:
         return f"--input {argument}: names no picture; expected at least one"
 
     def _of_folder(self, folder: str) -> Iterator[Entry]:
-        empty = True
-        for name, place in _pictures_below(folder):
-            empty = False
-            yield FileEntry(name, place)
+        empty, links = True, 0
+        for name, place, is_link in _walk(folder):
+            if is_link:
+                links += 1
+            elif is_wanted(Path(name), ()):
+                empty = False
+                yield FileEntry(name, place)
+        self.links += links
         if empty:
-            for name, place in _files_below(folder, PARQUET):
-                yield from self._of_parquet(name, place)
+            for name, place, is_link in _walk(folder):
+                if not is_link and _is_table(Path(name)):
+                    yield from self._of_parquet(name, place)
 
     def _of_glob(self, pattern: str) -> Iterator[Entry]:
         for name, place in _matching(pattern):
@@ -155,13 +204,26 @@ class Listing:
 
     def _of_parquet(self, name: str, place: str) -> Iterator[Entry]:
         place = _absolute(place)
-        with _opened(name, place) as parquet:
+        with _opened(name, place) as (parquet, version):
             column, kind = image_column(parquet.schema_arrow, name, self.column)
-            names = _name_column(parquet.schema_arrow, column)
+            # A row of a path is called by it.
+            names = None if kind == "path" else _name_column(parquet.schema_arrow)
             rows = parquet.metadata.num_rows
         base = self._base(place)
         if rows:
-            yield ParquetEntry(place, 0, rows, column, kind, names, name, base)
+            yield ParquetEntry(place, 0, rows, column, kind, names, name, base, version)
+
+
+def fixed_head(argument: str) -> tuple[str, bool]:
+    """Give the folder that a pattern begins in; anything else as it is.
+
+    Returns:
+        (place, whether it is a pattern).
+    """
+    if not set(argument) & GLOB or (not is_url(argument) and _exists(argument)):
+        return argument, False
+    fixed = argument[: min(argument.find(c) for c in GLOB if c in argument)]
+    return fixed.rpartition("/")[0] or ("/" if fixed.startswith("/") else "."), True
 
 
 def image_column(schema: pa.Schema, file: str, named: str | None) -> tuple[str, str]:
@@ -197,32 +259,55 @@ def image_column(schema: pa.Schema, file: str, named: str | None) -> tuple[str, 
 def _kind(type: pa.DataType) -> str | None:
     import pyarrow.types as types
 
-    if types.is_binary(type) or types.is_large_binary(type):
+    if types.is_dictionary(type):
+        type = type.value_type
+    if _is_bytes(type):
         return "bytes"
-    if types.is_string(type) or types.is_large_string(type):
+    if _is_text(type):
         return "path"
-    if types.is_struct(type) and type.get_field_index("bytes") >= 0:
-        return "struct"
+    if types.is_struct(type):
+        inside = {field.name: field.type for field in type}
+        if _is_bytes(inside.get("bytes")) and (
+            "path" not in inside or _is_text(inside["path"])
+        ):
+            return "struct"
     return None
 
 
-def _name_column(schema: pa.Schema, column: str) -> str | None:
+def _is_bytes(type: pa.DataType | None) -> bool:
+    return str(type) in ("binary", "large_binary", "binary_view")
+
+
+def _is_text(type: pa.DataType) -> bool:
+    return str(type) in ("string", "large_string", "string_view")
+
+
+def _name_column(schema: pa.Schema) -> str | None:
+    """Give the column of what encoded pictures are called: of text or of integers."""
+    import pyarrow.types as types
+
     for name in NAME_COLUMNS:
-        if name != column and name in schema.names:
-            return name
+        if schema.names.count(name) == 1:
+            type = schema.field(name).type
+            if _kind(type) == "path" or types.is_integer(type):
+                return name
     return None
 
 
-def _opened(name: str, place: str) -> Any:
+@contextmanager
+def _opened(name: str, place: str) -> Iterator[tuple[pq.ParquetFile, str]]:
+    """Give a Parquet file, and which version of it."""
     import pyarrow as pa
 
     try:
-        return open_parquet(place)
+        version, parquet = version_of(place), open_parquet(place)
     except (OSError, pa.ArrowInvalid) as cause:
         reason = getattr(cause, "strerror", None) or str(cause).splitlines()[0]
         raise ConfigError(
             f"--input {name}: cannot be read as Parquet ({reason}); check the file"
         ) from cause
+    with parquet:
+        yield parquet, version
 
 
 def _manifest_line(text: bytes) -> tuple[str, str | None, str | None]:
@@ -244,7 +329,8 @@ def _lines(file: str) -> Iterator[tuple[int, bytes]]:
     try:
         with _stream(file) as stream:
             for number, line in enumerate(stream, 1):
-                yield number, line.rstrip(b"\r\n")
+                text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+                yield number, text.rstrip(b"\r\n")
     except OSError as cause:
         raise ConfigError(
             f"--input {file}: cannot be read ({cause.strerror or cause}); check the "
@@ -283,49 +369,59 @@ def _matching(pattern: str) -> Iterator[tuple[str, str]]:
     if is_url(pattern):
         files, path = filesystem(pattern)
         for found in sorted(files.glob(path)):
-            yield url_of(pattern, found), url_of(pattern, found)
+            yield url_of(files, found), url_of(files, found)
         return
     for name in sorted(glob.iglob(pattern, recursive=True)):  # noqa: PTH207 - Path.glob takes no absolute pattern
-        if Path(name).is_file():
+        if _is_taken(Path(name)):
             yield name, str(Path(name).absolute())
 
 
-def _pictures_below(folder: str) -> Iterator[tuple[str, str]]:
-    for name, place in _walk(folder):
-        if is_wanted(Path(name), ()):
-            yield name, place
+def _is_table(inside: Path) -> bool:
+    return inside.suffix.lower() in PARQUET and not inside.name.startswith((".", "_"))
 
 
-def _files_below(folder: str, suffixes: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for name, place in _walk(folder):
-        inside = Path(name)
-        if inside.suffix.lower() in suffixes and not inside.name.startswith((".", "_")):
-            yield name, place
+def _is_taken(path: Path) -> bool:
+    """Whether it is a file, or a link to nowhere: its row says so."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
-def _walk(folder: str) -> Iterator[tuple[str, str]]:
-    """Give (name, absolute place) of each file, sorted by path, folder by folder."""
+def _walk(folder: str) -> Iterator[tuple[str, str, bool]]:
+    """Give (name, absolute place, whether it is a link to a folder) of each file.
+
+    Sorted by path, folder by folder. Links to folders are not followed.
+    """
     if is_url(folder):
         files, path = filesystem(folder)
         for found in files.find(path):  # sorted; as a list, as fsspec gives it
-            yield url_of(folder, found), url_of(folder, found)
+            yield url_of(files, found), url_of(files, found), False
         return
     base = str(Path(folder).absolute())
-    for inside in _walk_local(base, ""):
-        yield str(Path(folder, inside)), f"{base}/{inside}"
+    waiting = _listed(base, "")
+    while waiting:
+        inside, kind = waiting.pop()
+        if kind == "folder":
+            waiting += _listed(base, f"{inside}/")
+        elif kind != "other":
+            yield str(Path(folder, inside)), f"{base}/{inside}", kind == "link"
 
 
-def _walk_local(base: str, inside: str) -> Iterator[str]:
+def _listed(base: str, inside: str) -> list[tuple[str, str]]:
+    """Give what lies in a folder, last name first, and of what kind it is."""
     try:
         with os.scandir(f"{base}/{inside}") as scan:
-            found = sorted((e.name, e.is_dir(follow_symlinks=False)) for e in scan)
+            found = [(f"{inside}{entry.name}", _kind_of(entry)) for entry in scan]
     except OSError as cause:
         raise ConfigError(
             f"{cause.filename}: cannot be listed ({cause.strerror}); check its "
             "permissions"
         ) from cause
-    for name, is_folder in found:
-        if is_folder:
-            yield from _walk_local(base, f"{inside}{name}/")
-        elif (Path(base) / inside / name).is_file():
-            yield f"{inside}{name}"
+    return sorted(found, reverse=True)
+
+
+def _kind_of(entry: os.DirEntry[str]) -> str:
+    """Say "folder", "link" (to a folder), "file" or "other" (a pipe, a device)."""
+    if entry.is_dir(follow_symlinks=False):
+        return "folder"
+    if entry.is_dir():
+        return "link"
+    return "file" if entry.is_file() or _is_taken(Path(entry.path)) else "other"

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -23,7 +23,7 @@ MOST_LOST_IN_A_ROW: Final = 8
 
 def score_locally(
     job: PartJob, parts: Iterable[int], *, workers: int, lost: Callable[[str], None]
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Give the outcome of each part, as it comes.
 
     Args:

@@ -3,7 +3,8 @@
     PART_WORKER --header line, bytes--> this module as a program --row, a line--> back
 
 A picture that ends the process becomes an error row, and the next one gets a new
-process. Only parts that ended their workers before come here.
+process. Only parts that ended their workers before come here. The program says first
+that the bundle is open: what ends it before that is no picture's fault.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pyimgano_runtime.errors import ImageError
+from pyimgano_runtime.errors import BundleError, ImageError, PyimganoError
 from pyimgano_runtime.inputs import Input
 from pyimgano_runtime.predictor import Predictor
 from pyimgano_runtime.rows import error_row, predict_inputs
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from .part_worker import PartJob
 
 MODULE: Final = "pyimgano.scoring.one_by_one"
+READY: Final = b'{"ready": true}\n'
 
 
 def rows_one_by_one(
@@ -39,18 +41,22 @@ def rows_one_by_one(
 
     Args:
         predictor: names the bundle in error rows; nothing is scored by it.
+
+    Raises:
+        BundleError: the bundle is refused by the process.
+        OSError: the process cannot be started.
     """
     process: subprocess.Popen[bytes] | None = None
     try:
         for item in inputs:
             try:
-                header, data = _message(item)
+                data = item.fetch() if item.fetch is not None else b""
             except ImageError as error:
                 yield error_row(item.name, predictor, error)
                 continue
             if process is None:
                 process = _started(job)
-            row = _asked(process, header, data)
+            row = _asked(process, item, data)
             if row is None:
                 died = _died(item.name, _end(process))
                 process = None
@@ -62,35 +68,43 @@ def rows_one_by_one(
             _end(process)
 
 
-def _message(item: Input) -> tuple[bytes, bytes]:
-    data = item.fetch() if item.fetch is not None else b""
-    path = None if item.path is None else str(item.path)
-    header = {"name": item.name, "path": path, "bytes": len(data)}
-    return json.dumps(header).encode("ascii") + b"\n", data
-
-
 def _started(job: PartJob) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
         [sys.executable, "-X", "utf8", "-m", MODULE],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        start_new_session=True,  # Ctrl-C is the command's: it would look like a death
     )
     predictor = base64.b64encode(job.predictor).decode("ascii")
     order = {"predictor": predictor, "review_band": job.review_band}
     assert process.stdin is not None
-    process.stdin.write(json.dumps(order).encode("ascii") + b"\n")
-    return process
+    assert process.stdout is not None
+    with suppress(BrokenPipeError):
+        process.stdin.write(json.dumps(order).encode("ascii") + b"\n")
+        process.stdin.flush()
+    line = process.stdout.readline()
+    if line == READY:
+        return process
+    how = _how(_end(process))
+    if line.endswith(b"\n"):
+        raise BundleError(json.loads(line)["refused"])
+    raise OSError(
+        f"the process that scores picture by picture ended by {how} before it had "
+        "opened the bundle; look at the memory of this machine"
+    )
 
 
 def _asked(
-    process: subprocess.Popen[bytes], header: bytes, data: bytes
+    process: subprocess.Popen[bytes], item: Input, data: bytes
 ) -> dict[str, Any] | None:
     """Give the row of a picture; None where the process ended over it."""
+    path = None if item.path is None else str(item.path)
+    header = {"name": item.name, "path": path, "bytes": len(data)}
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        process.stdin.write(header + data)
+        process.stdin.write(json.dumps(header).encode("ascii") + b"\n" + data)
         process.stdin.flush()
     except BrokenPipeError:
         return None
@@ -111,11 +125,14 @@ def _end(process: subprocess.Popen[bytes]) -> int:
     return process.wait()
 
 
+def _how(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
 def _died(name: str, code: int) -> ImageError:
-    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
     return ImageError(
-        f"{name}: the process that scored it ended by {how}; look at the picture, or "
-        "give each worker more memory",
+        f"{name}: the process that scored it ended by {_how(code)}; look at the "
+        "picture, or give each worker more memory",
         code="WORKER_DIED",
         stage="infer",
     )
@@ -130,6 +147,12 @@ def main() -> None:
     order = json.loads(sys.stdin.buffer.readline())
     # Of ours, from the process that started this one.
     predictor: Predictor = pickle.loads(base64.b64decode(order["predictor"]))
+    try:
+        predictor.rules  # noqa: B018 - a bundle that differs here is refused by this
+    except PyimganoError as error:
+        os.write(out, json.dumps({"refused": str(error)}).encode("ascii") + b"\n")
+        return
+    os.write(out, READY)
     while line := sys.stdin.buffer.readline():
         header = json.loads(line)
         data = sys.stdin.buffer.read(header["bytes"])

@@ -12,6 +12,7 @@ import os
 import pickle
 import platform
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,16 +24,17 @@ from pyimgano_runtime.peak_memory import peak_rss_mb
 from pyimgano_runtime.predictor import Predictor
 from pyimgano_runtime.rows import predict_inputs
 
-from .entries import Entry
+from .entries import Entry, InputLost
 from .one_by_one import rows_one_by_one
 from .row_files import jsonl_bytes, numbered, parquet_bytes
 from .score_folder import ScoreFolder
 
-CAREFUL_FROM: Final = 2  # starts of a part that its worker did not survive
+CAREFUL_FROM: Final = 2  # times that a part was begun and its worker was lost
 GIVEN_UP_FROM: Final = 6
 FULL: Final = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
-Outcome = dict[str, Any]  # "part", "worker", and one of "done", "refused", "failed"
+# "part", "worker", and one of "done", "refused", "failed" and "lost"
+Outcome = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class PartJob:
     """What a worker needs to score any part; small, and travels to other machines."""
 
     output: str  # absolute path, or URL
+    start: str  # names this start of the command
     predictor: bytes  # pickled: path and sha256 of the bundle, and how to open it
     review_band: float | None
     part_size: int
@@ -60,19 +63,29 @@ class PartWorker:
         """Score a part and write it; say what came of it.
 
         What would end every other part as well is "refused" (a bundle that differs
-        here) or "failed" (a full disk): said, not raised, since engines would try
-        again.
+        here) or "failed" (a full disk); "lost" is what ends this one alone. All of it
+        is said, not raised, since engines would try again.
         """
         told = {"part": number, "worker": f"{platform.node()}:{os.getpid()}"}
         try:
             return told | self._score(number)
         except (BundleError, ConfigError) as error:
-            self.folder.forget_attempts(number)
+            self._forget_if_possible(number)
             return told | {"refused": str(error), "kind": type(error).__name__}
+        except InputLost as error:
+            self._forget_if_possible(number)
+            return told | {"lost": str(error)}
         except OSError as error:
             self._forget_if_possible(number)
             full = error.errno in FULL
-            return told | {"failed": str(error), "disk_full": full}
+            return told | {"failed": _in_words(error), "disk_full": full}
+        except MemoryError:
+            raise  # it may be that of one picture: as if its worker was killed
+        except Exception as error:
+            traceback.print_exc()
+            self._forget_if_possible(number)
+            said = f"part {number}: {type(error).__name__}: {error}; report this fault"
+            return told | {"lost": said}
 
     def _forget_if_possible(self, number: int) -> None:
         with suppress(OSError):  # of the same cause as the error that is told
@@ -82,20 +95,19 @@ class PartWorker:
         start = time.perf_counter()
         rules = self.predictor.rules  # a bundle that differs here is refused by this
         entries = self._entries(number)
-        before = self.folder.begin_part(number)
-        if before >= GIVEN_UP_FROM:
+        before = self.folder.begin_part(number, self.job.start)
+        if before.now >= GIVEN_UP_FROM:
             return {
-                "failed": f"part {number} was begun {before} times and its worker was "
-                "lost each time",
-                "disk_full": False,
+                "lost": f"part {number} was begun {before.now} times and its worker "
+                "was lost each time"
             }
         inputs = (item for entry in entries for item in entry.inputs(rules))
         first = number * self.job.part_size
-        found = self._rows(inputs, careful=before >= CAREFUL_FROM)
+        found = self._rows(inputs, careful=before.now >= CAREFUL_FROM)
         rows = [numbered(row, index) for index, row in enumerate(found, first)]
         expected = sum(map(len, entries))
         if len(rows) != expected:
-            raise OSError(
+            raise InputLost(
                 f"part {number}: {expected} inputs gave {len(rows)} rows; a Parquet "
                 "file of --input has changed since it was listed"
             )
@@ -105,7 +117,7 @@ class PartWorker:
         }
         jsonl = jsonl_bytes(rows) if self.job.jsonl else None
         self.folder.finish_part(number, parquet_bytes(rows), jsonl, counts)
-        return {"done": counts, "begun_before": before}
+        return {"done": counts, "begun_before": before.all}
 
     def _entries(self, number: int) -> list[Entry]:
         try:
@@ -130,6 +142,12 @@ class PartWorker:
             review_band=self.job.review_band,
         )
         yield from (row for row, _, _ in judged)
+
+
+def _in_words(error: OSError) -> str:
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}"
 
 
 def counted(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -2,22 +2,34 @@
 
 A URL is "s3://bucket/photos/1.png" or of any other scheme that an installed fsspec
 package knows (s3fs, gcsfs, adlfs, ...). Credentials are that package's business.
+"file:///data" is the path /data. Chains of URLs ("zip://a.png::s3://...") are refused.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 from pyimgano_runtime.atomic import write_bytes
-from pyimgano_runtime.errors import ConfigError, ImageError
+from pyimgano_runtime.errors import ConfigError, ImageError, PyimganoError
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-READ_AT_ONCE: Final = 500  # files
+AT_ONCE: Final = 500  # files
+# Here a file appears when it is complete; elsewhere a kill may leave half of one.
+WHOLE_FILES: Final = frozenset(
+    ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss", "memory")
+)
+# What says in fsspec's facts of a file that it is another version of it.
+VERSIONS: Final = (
+    *("ETag", "etag", "md5Hash", "content_md5", "LastModified", "last_modified"),
+    *("mtime", "updated", "created"),
+)
 URL: Final = re.compile(r"\A[A-Za-z][A-Za-z0-9+.-]+://")
 
 
@@ -26,8 +38,18 @@ def is_url(place: str) -> bool:
     return URL.match(place) is not None
 
 
+class UnknownScheme(ConfigError):
+    """A URL of a scheme that nobody knows: a mistake in that URL."""
+
+
+def plain(place: str) -> str:
+    """Give a place as given, and a "file://" URL as the path that it is."""
+    return place[len("file://") :] if place.startswith("file:///") else place
+
+
 def join(base: str, name: str) -> str:
     """Give the place that `name` names from the folder `base`; absolute ones stay."""
+    name = plain(name)
     if is_url(name) or Path(name).is_absolute():
         return name
     if is_url(base):
@@ -46,24 +68,53 @@ def filesystem(url: str) -> tuple[AbstractFileSystem, str]:
     """Give the file system of a URL, and the path in it.
 
     Raises:
-        ConfigError: no such scheme, or its package is not installed.
+        UnknownScheme: no such scheme, or a chain of URLs.
+        ConfigError: the package of this scheme is not installed, or not set up.
     """
     import fsspec
 
+    if "::" in url:
+        raise UnknownScheme(
+            f"{url}: is a chain of URLs, expected one; unpack the archive first"
+        )
     try:
-        found: tuple[AbstractFileSystem, str] = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as cause:
+        fsspec.get_filesystem_class(url.partition("://")[0])
+    except ValueError as cause:
+        raise UnknownScheme(f"{url}: cannot be opened ({cause}); check it") from cause
+    except ImportError as cause:
         raise ConfigError(
             f"{url}: cannot be opened ({cause}); install the package of this kind of "
             "URL (s3:// needs s3fs, gs:// needs gcsfs), or name a path"
         ) from cause
+    try:
+        found: tuple[AbstractFileSystem, str] = fsspec.core.url_to_fs(url)
+    except Exception as cause:  # each package of fsspec's has kinds of its own
+        raise ConfigError(
+            f"{url}: cannot be opened ({_told(cause)}); check the URL and your "
+            "credentials"
+        ) from cause
     return found
 
 
-def url_of(url: str, path: str) -> str:
-    """Give the URL of a path in the file system of another URL."""
-    scheme = url.partition("://")[0]
-    return f"{scheme}://{path.removeprefix(scheme + '://')}"
+def url_of(files: AbstractFileSystem, path: str) -> str:
+    """Give the URL of a path in a file system."""
+    url: str = files.unstrip_protocol(path)
+    return url
+
+
+def version_of(place: str) -> str:
+    """Give what differs when a file has changed: its size, and its time or digest.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if not is_url(place):
+        stat = Path(place).stat()
+        return f"{stat.st_size}:{stat.st_mtime_ns}"
+    files, path = filesystem(place)
+    facts = files.info(path)
+    said = next((facts[key] for key in VERSIONS if facts.get(key)), None)
+    return f"{facts.get('size')}:{said}"
 
 
 def fetch(url: str, *, limit: int) -> bytes:
@@ -75,17 +126,24 @@ def fetch(url: str, *, limit: int) -> bytes:
     Raises:
         ImageError: of the stage "read".
     """
-    files, path = filesystem(url)
     try:
+        files, path = filesystem(url)
         with files.open(path, "rb") as stream:
             data: bytes = stream.read(limit + 1)
     except FileNotFoundError as cause:
         raise ImageError(
             f"{url}: no such file; check the URL", code="IMAGE_MISSING", stage="read"
         ) from cause
-    except OSError as cause:
+    except MemoryError:
+        raise
+    except ConfigError as error:
+        if not isinstance(error, UnknownScheme):
+            raise  # of the machine, not of this picture
+        raise ImageError(str(error), code="IMAGE_READ_FAILED", stage="read") from error
+    except Exception as cause:  # each package of fsspec's has kinds of its own
         raise ImageError(
-            f"{url}: cannot be read ({cause}); check the URL and your credentials",
+            f"{url}: cannot be read ({_told(cause)}); check the URL and your "
+            "credentials",
             code="IMAGE_READ_FAILED",
             stage="read",
         ) from cause
@@ -107,6 +165,7 @@ class Folder:
         self.local = None if is_url(place) else Path(place).absolute()
         self._files: Any = None
         self._root = ""
+        self._scheme = place.partition("://")[0]
         if self.local is None:
             self._files, self._root = filesystem(place)
 
@@ -114,15 +173,38 @@ class Folder:
         return self.place
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a file whole; its folder is made where it is missing."""
-        if self.local is not None:
-            path = self.local / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(path, data)
-        else:
-            # An object appears when it is complete: object stores know no half ones.
-            self._files.makedirs(str(self._at(name).parent), exist_ok=True)
-            self._files.pipe_file(str(self._at(name)), data)
+        """Write a file whole; its folder is made where it is missing.
+
+        Raises:
+            OSError: with the file's name.
+        """
+        try:
+            if self.local is not None:
+                path = self.local / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_bytes(path, data)
+            else:
+                self._write_url(self._at(name), data)
+        except OSError as cause:
+            if cause.errno is None or cause.filename is not None:
+                raise
+            where = f"{str(self).rstrip('/')}/{name}"
+            raise OSError(cause.errno, cause.strerror, where) from cause
+
+    def _write_url(self, path: PurePosixPath, data: bytes) -> None:
+        with as_os_error(self.place):
+            self._write_whole(path, data)
+
+    def _write_whole(self, path: PurePosixPath, data: bytes) -> None:
+        self._files.makedirs(str(path.parent), exist_ok=True)
+        if self._scheme in WHOLE_FILES:
+            self._files.pipe_file(str(path), data)
+            return
+        new = path.with_name(f".{path.name}.{os.getpid()}.new")
+        self._files.pipe_file(str(new), data)
+        if self._files.exists(str(path)):
+            self._files.rm_file(str(path))
+        self._files.mv(str(new), str(path))
 
     def read(self, name: str) -> bytes:
         """Give a file's bytes.
@@ -132,7 +214,8 @@ class Folder:
         """
         if self.local is not None:
             return (self.local / name).read_bytes()
-        data: bytes = self._files.cat_file(str(self._at(name)))
+        with as_os_error(self.place):
+            data: bytes = self._files.cat_file(str(self._at(name)))
         return data
 
     def read_all(self, below: str, names: Sequence[str]) -> dict[str, bytes]:
@@ -140,9 +223,10 @@ class Folder:
         if self.local is not None:
             return {name: self.read(f"{below}/{name}") for name in names}
         found: dict[str, bytes] = {}
-        for first in range(0, len(names), READ_AT_ONCE):
-            some = names[first : first + READ_AT_ONCE]
-            data = self._files.cat([str(self._at(f"{below}/{name}")) for name in some])
+        for some in _some(names):
+            paths = [str(self._at(f"{below}/{name}")) for name in some]
+            with as_os_error(self.place):
+                data = self._files.cat(paths)
             found |= {PurePosixPath(path).name: data[path] for path in data}
         return found
 
@@ -153,27 +237,80 @@ class Folder:
             if not folder.is_dir():
                 return {}
             return {p.name: p.stat().st_size for p in folder.iterdir() if p.is_file()}
-        self._files.invalidate_cache()  # others write there too
-        path = str(self._at(below))
-        if not self._files.isdir(path):
-            return {}
         return {
-            PurePosixPath(entry["name"]).name: entry["size"]
-            for entry in self._files.ls(path, detail=True)
+            name: entry["size"]
+            for name, entry in self._listed(below).items()
             if entry["type"] == "file"
+        }
+
+    def names(self, below: str = "") -> set[str]:
+        """Give the names of all that lies directly in a folder below this one."""
+        if self.local is not None:
+            folder = self.local / below
+            return {p.name for p in folder.iterdir()} if folder.is_dir() else set()
+        return set(self._listed(below))
+
+    def _listed(self, below: str) -> dict[str, dict[str, Any]]:
+        path = str(self._at(below))
+        with as_os_error(self.place):
+            self._files.invalidate_cache()  # others write there too
+            if not self._files.isdir(path):
+                return {}
+            found = self._files.ls(path, detail=True)
+        # A folder may be listed in itself: an empty object that stands for it.
+        own = path.strip("/")
+        return {
+            PurePosixPath(entry["name"]).name: entry
+            for entry in found
+            if entry["name"].strip("/") != own
         }
 
     def remove(self, name: str) -> None:
         """Delete a file, if it is there."""
         if self.local is not None:
             (self.local / name).unlink(missing_ok=True)
-        elif self._files.exists(str(self._at(name))):
-            self._files.rm_file(str(self._at(name)))
+            return
+        with as_os_error(self.place):
+            if self._files.exists(str(self._at(name))):
+                self._files.rm_file(str(self._at(name)))
 
-    def remove_all(self) -> None:
-        """Delete everything in a folder at a URL."""
-        if self._files is not None and self._files.exists(self._root):
-            self._files.rm(self._root, recursive=True)
+    def remove_each(self, below: str, names: Sequence[str]) -> None:
+        """Delete files of one folder that are there, of a URL many at a time."""
+        if self.local is not None:
+            for name in names:
+                self.remove(f"{below}/{name}" if below else name)
+            return
+        for some in _some(names):
+            with as_os_error(self.place):
+                self._files.rm([str(self._at(below) / name) for name in some])
+
+    def remove_if_empty(self, below: str = "") -> None:
+        """Delete a folder below this one, or this one, that has nothing in it."""
+        with suppress(OSError):
+            if self.local is not None:
+                (self.local / below).rmdir()
+            elif self._scheme not in WHOLE_FILES and not self.names(below):
+                self._files.rmdir(str(self._at(below)))
 
     def _at(self, name: str) -> PurePosixPath:
         return PurePosixPath(self._root, name)
+
+
+@contextmanager
+def as_os_error(place: str) -> Iterator[None]:
+    """Let what goes wrong at a URL be an OSError: packages have kinds of their own."""
+    try:
+        yield
+    except (OSError, MemoryError, PyimganoError):
+        raise
+    except Exception as cause:
+        raise OSError(f"{place}: {_told(cause)}") from cause
+
+
+def _some(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    for first in range(0, len(names), AT_ONCE):
+        yield names[first : first + AT_ONCE]
+
+
+def _told(cause: Exception) -> str:
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]

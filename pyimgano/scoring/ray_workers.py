@@ -12,13 +12,17 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
-from typing import Any
+import time
+from collections.abc import Generator, Sequence
+from typing import Any, Final
 
 from pyimgano_runtime.errors import ConfigError, OutputError
 
 from ..ray_cluster import connected
 from .part_worker import Outcome, PartJob, PartWorker
+
+# `ray up` returns when the head is there; nodes join one after another.
+WAIT_S: Final = 60.0
 
 
 class PartActor:
@@ -41,7 +45,7 @@ def score_on_ray(
     address: str | None,
     workers: int | None,
     threads: int,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Give the outcome of each part, as it comes.
 
     Args:
@@ -54,14 +58,22 @@ def score_on_ray(
         OutputError: the cluster cannot go on.
     """
     with connected(address) as ray:
-        room = room_for(ray.nodes(), threads)
+        room = _room_soon(ray, threads, wait=address is not None)
         if not room:
             raise ConfigError(
-                f"--threads {threads}: no node of the cluster has so many cores; ask "
-                "for fewer"
+                f"--threads {threads}: no node that has joined the cluster has so many "
+                "cores; see `ray status`: wait for its nodes, or ask for fewer"
             )
         wanted = min(workers or room, len(parts))
         yield from _outcomes(ray, job, parts, min(wanted, room), threads)
+
+
+def _room_soon(ray: Any, threads: int, *, wait: bool) -> int:
+    """Give how many actors fit; where there is no room yet, as soon as there is."""
+    end = time.monotonic() + (WAIT_S if wait else 0.0)
+    while not (room := room_for(ray.nodes(), threads)) and time.monotonic() < end:
+        time.sleep(1.0)
+    return room
 
 
 def room_for(nodes: Sequence[dict[str, Any]], threads: int) -> int:
@@ -75,7 +87,7 @@ def room_for(nodes: Sequence[dict[str, Any]], threads: int) -> int:
 
 def _outcomes(
     ray: Any, job: PartJob, parts: Sequence[int], workers: int, threads: int
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     import ray.data
     import ray.exceptions
 

@@ -5,9 +5,15 @@ from __future__ import annotations
 import hashlib
 import pickle
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+import uuid
+from collections.abc import Callable, Generator
+from contextlib import (
+    AbstractContextManager,
+    closing,
+    nullcontext,
+    suppress,
+)
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,20 +21,26 @@ from pyimgano_runtime._version import __version__
 from pyimgano_runtime.atomic import only_writer
 from pyimgano_runtime.bundle import open_bundle
 from pyimgano_runtime.cores import usable_cores
-from pyimgano_runtime.errors import BundleError, ConfigError, OutputError
+from pyimgano_runtime.errors import (
+    BundleError,
+    ConfigError,
+    OutputError,
+    raise_all,
+)
 from pyimgano_runtime.peak_memory import peak_rss_mb
 from pyimgano_runtime.predictor import Predictor
 from pyimgano_runtime.thresholds_file import read_thresholds_file
 
 from ..source_date import timestamp
-from .listing import Listing
+from .listing import Listing, fixed_head
 from .local_workers import score_locally
 from .order import SCORE_SCHEMA_VERSION, ScoreOrder
 from .part_worker import Outcome, PartJob
-from .places import is_url
+from .places import is_url, plain
 from .score_folder import ScoreFolder
 
 DECODE_WORKERS_OF_URLS: Final = 8  # they wait for the network
+MOST_TOLD: Final = 20  # parts that are left out
 KINDS: Final = {"BundleError": BundleError, "ConfigError": ConfigError}
 
 Progress = Callable[[str, int, int], None]
@@ -67,8 +79,11 @@ class Team:
     decode_workers: int
 
 
-def choose_team(options: ScoreOptions) -> Team:
+def choose_team(options: ScoreOptions, *, remote: bool = False) -> Team:
     """Give workers and threads so that no core is asked for twice.
+
+    Args:
+        remote: whether pictures are at URLs: who reads them waits for the network.
 
     By default a worker for each core with one thread: that scores more pictures than
     one worker with all cores, since decoding and Python run beside each other too.
@@ -84,7 +99,6 @@ def choose_team(options: ScoreOptions) -> Team:
         workers = max(1, cores // threads)
     decoding = options.decode_workers
     if decoding is None:
-        remote = any(is_url(place) for place in options.inputs)
         decoding = DECODE_WORKERS_OF_URLS if remote else threads
     return Team(workers, threads, decoding)
 
@@ -98,21 +112,24 @@ def run_score(options: ScoreOptions, *, progress: Progress, say: Say) -> dict[st
         OutputError: rows cannot be written, or workers are lost again and again; what
             is finished stays.
     """
+    options = _plain(options)
     team = choose_team(options)
     predictor, order = _order(options, team)
     folder = ScoreFolder(options.output)
-    keep = [options.bundle, *(Path(p) for p in options.inputs if not is_url(p))]
-    _refuse_inside(folder, keep)
+    _refuse_overlap(options, folder)
     with _only_writer(folder):
-        document = folder.begin(order, force=options.force, keep=keep)
+        with folder.errors_as(ConfigError):
+            document = folder.begin(order, force=options.force)
         if document is None:
             document = _list(options, order, folder, progress)
         else:
-            folder.sweep()
-        for category, count in document["skipped"].items():
-            say(f"{count:,} lines of category {category} are passed by")
+            with folder.errors_as(OutputError):
+                folder.sweep()
+        _tell_of_listing(document, say)
+        team = choose_team(options, remote=document["remote"])
         job = PartJob(
-            output=options.output if is_url(options.output) else _absolute(options),
+            output=str(folder.files.local or folder.files),
+            start=uuid.uuid4().hex,
             predictor=pickle.dumps(predictor),
             review_band=order.review_band,
             part_size=order.part_size,
@@ -122,10 +139,23 @@ def run_score(options: ScoreOptions, *, progress: Progress, say: Say) -> dict[st
         run = _Run(options, team, folder, document, progress, say)
         try:
             run.score(job)
-        finally:  # whatever ended it: what is finished is told
-            report = run.report(order)
+        except BaseException:  # whatever ended it: what is finished is told
+            with suppress(OSError):  # that of the same cause; the first one is told
+                run.finished = folder.finished()  # a worker may not have said so yet
+                folder.write_report(run.report(order))
+            raise
+        report = run.report(order)
+        with folder.errors_as(OutputError):
             folder.write_report(report)
     return report
+
+
+def _tell_of_listing(document: dict[str, Any], say: Say) -> None:
+    for category, count in document["skipped"].items():
+        say(f"{count:,} lines of category {category} are passed by")
+    if document["links"]:
+        links = "1 link" if document["links"] == 1 else f"{document['links']:,} links"
+        say(f"not followed: {links} to folders; name those as inputs of their own")
 
 
 def _order(options: ScoreOptions, team: Team) -> tuple[Predictor, ScoreOrder]:
@@ -162,22 +192,49 @@ def _place(name: str) -> str:
     return name if is_url(name) else str(Path(name).absolute())
 
 
-def _absolute(options: ScoreOptions) -> str:
-    return str(Path(options.output).absolute())
+def _plain(options: ScoreOptions) -> ScoreOptions:
+    """Give the options with paths in the place of "file://" URLs."""
+    return replace(
+        options,
+        inputs=tuple(map(plain, options.inputs)),
+        output=plain(options.output),
+        root=None if options.root is None else plain(options.root),
+    )
 
 
-def _refuse_inside(folder: ScoreFolder, needed: Sequence[Path]) -> None:
-    """Refuse an output inside of the bundle or of an input, which it would change."""
-    if folder.files.local is None:
-        return
-    output = folder.files.local.resolve()
-    for path in needed:
-        place = path.resolve()
-        if path.is_dir() and (output == place or place in output.parents):
-            raise ConfigError(
-                f"--output {folder.files}: lies in {path}, which is read; name a "
-                "folder outside of it"
+def _refuse_overlap(options: ScoreOptions, folder: ScoreFolder) -> None:
+    """Refuse an output in what is read, which it would change, or around it.
+
+    Raises:
+        ConfigError: all of it.
+    """
+    output = _whole(str(folder.files.local or folder.files))
+    needed = [("--bundle", str(options.bundle))]
+    needed += [("--input", place) for place in options.inputs]
+    if options.root is not None:
+        needed.append(("--root", options.root))
+    if options.thresholds is not None:
+        needed.append(("--thresholds", str(options.thresholds)))
+    problems = []
+    for flag, place in needed:
+        head, is_pattern = fixed_head(place)
+        whole = _whole(head)
+        if output.startswith(whole) and (output == whole or not is_pattern):
+            problems.append(
+                f"--output {folder.files}: lies in {flag} {place}, which is read; name "
+                "a folder outside of it"
             )
+        elif whole.startswith(output):
+            problems.append(
+                f"--output {folder.files}: {flag} {place} lies in it, which is read; "
+                "name a folder of its own"
+            )
+    raise_all(problems)
+
+
+def _whole(place: str) -> str:
+    """Give a place with its links followed and a "/" behind, to compare beginnings."""
+    return (place if is_url(place) else str(Path(place).resolve())).rstrip("/") + "/"
 
 
 def _only_writer(folder: ScoreFolder) -> AbstractContextManager[None]:
@@ -205,10 +262,15 @@ def _list(
             order,
             listing.entries(),
             listed=lambda count: progress("inputs listed", count, count),
-            skipped=lambda: dict(listing.skipped),
+            facts=lambda: {
+                "skipped": dict(listing.skipped),
+                "links": listing.links,
+                "remote": listing.remote,
+            },
         )
     except ConfigError:
-        folder.discard()
+        with suppress(OSError):  # the first error is told
+            folder.discard()
         raise
 
 
@@ -234,6 +296,7 @@ class _Run:
         self.before = len(self.finished)
         self.rows_before = self.n_rows
         self.lost: list[str] = []
+        self.not_done: dict[int, str] = {}  # why, of each part that failed alone
         self.again: list[dict[str, int]] = []
         self.workers: set[str] = set()
         self.started = time.monotonic()
@@ -257,18 +320,45 @@ class _Run:
         rows = self.rows_before
         self.progress("inputs scored", rows, n_inputs)
         try:
-            for outcome in self._outcomes(job, missing):
-                self.workers.add(outcome["worker"])
-                self._check(outcome)
-                if outcome["begun_before"]:
-                    self._begun_again(outcome)
-                self.finished[outcome["part"]] = outcome["done"]
-                rows += outcome["done"]["rows"]
-                self.progress("inputs scored", rows, n_inputs)
+            with closing(self._outcomes(job, missing)) as outcomes:
+                for outcome in outcomes:
+                    self.workers.add(outcome["worker"])
+                    if "lost" in outcome:
+                        self._not_done(outcome)
+                        continue
+                    self._check(outcome)
+                    if outcome["begun_before"]:
+                        self._begun_again(outcome)
+                    self.finished[outcome["part"]] = outcome["done"]
+                    rows += outcome["done"]["rows"]
+                    self.progress("inputs scored", rows, n_inputs)
         finally:
             self.seconds = time.monotonic() - self.started
+        self._refuse_incomplete(n_parts)
 
-    def _outcomes(self, job: PartJob, missing: list[int]) -> Iterator[Outcome]:
+    def _refuse_incomplete(self, n_parts: int) -> None:
+        """Say so where parts are missing though nothing ended the run.
+
+        Raises:
+            OutputError: there are some.
+        """
+        missing = [n for n in range(n_parts) if n not in self.finished]
+        if missing:
+            first = self.not_done.get(missing[0], "no worker has said why")
+            raise OutputError(
+                f"{len(missing):,} of {n_parts:,} parts have no rows, all others are "
+                f"finished; first, part {missing[0]}: {first}. The same command again "
+                "goes on with them"
+            )
+
+    def _not_done(self, outcome: Outcome) -> None:
+        self.not_done[outcome["part"]] = outcome["lost"]
+        if len(self.not_done) <= MOST_TOLD:
+            self.say(f"part {outcome['part']} is left out: {outcome['lost']}")
+
+    def _outcomes(
+        self, job: PartJob, missing: list[int]
+    ) -> Generator[Outcome, None, None]:
         if self.options.engine == "ray":
             from .ray_workers import score_on_ray
 
@@ -324,6 +414,9 @@ class _Run:
                 "planned": self.document["n_parts"],
                 "finished": len(self.finished),
                 "of_earlier_starts": self.before,
+                "left_out": {
+                    str(part): self.not_done[part] for part in sorted(self.not_done)
+                },
             },
             "skipped": self.document["skipped"],
             "this_start": {

@@ -4,7 +4,7 @@
           _score.json  _report.json    what was asked for; what came of it
           _index/part-000000.list      the inputs of a part
                  part-000000.done      counts: the part is complete
-                 part-000000.attempts  how often it was begun, while it is not
+                 part-000000.attempts  how often it was begun, while it is not complete
           _jsonl/part-000000.jsonl     the same rows, with --jsonl
 
 Names that begin with "_" are passed by where a folder is read as one table. Inputs are
@@ -14,13 +14,14 @@ listed once, at the first start: a folder that grows meanwhile changes nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, Final
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final, NamedTuple
 
 from pyimgano_runtime._reader import dump_json
-from pyimgano_runtime.atomic import delete_folder, refuse_existing, refuse_replacing
-from pyimgano_runtime.errors import ConfigError
+from pyimgano_runtime.errors import ConfigError, OutputError, PyimganoError
 
 from ..source_date import timestamp
 from .entries import Entry, ParquetEntry, from_line, to_line
@@ -31,6 +32,12 @@ ORDER: Final = "_score.json"
 REPORT: Final = "_report.json"
 INDEX: Final = "_index"
 JSONL: Final = "_jsonl"
+OURS: Final = frozenset((ORDER, REPORT, INDEX, JSONL))
+
+# Names of ours in the folder, in INDEX and in JSONL; ".x.new" are half written.
+PARTS: Final = re.compile(r"part-\d{6,}\.parquet|\.(part-|_)\S+\.new")
+RECORDS: Final = re.compile(r"part-\d{6,}\.(list|done|attempts)|\.part-\S+\.new")
+LINES: Final = re.compile(r"part-\d{6,}\.jsonl|\.part-\S+\.new")
 
 
 def part_name(number: int) -> str:
@@ -38,19 +45,35 @@ def part_name(number: int) -> str:
     return f"part-{number:06}"
 
 
+class Attempts(NamedTuple):
+    """How often a part was begun and did not end."""
+
+    all: int  # in all starts of the command
+    now: int  # in this one: then it was not the command that was killed
+
+
 class ScoreFolder:
     """The files of one `pyimgano score`."""
 
     def __init__(self, place: str) -> None:
         self.files = Folder(place)
+        self._was_there = True
 
-    def begin(
-        self, order: ScoreOrder, *, force: bool, keep: Sequence[Path]
-    ) -> dict[str, Any] | None:
+    @contextmanager
+    def errors_as(self, kind: type[PyimganoError]) -> Iterator[None]:
+        """Let a failure to read or write the folder be an error that names it."""
+        try:
+            yield
+        except OSError as cause:
+            named = cause.filename is not None and cause.strerror is not None
+            reason = f"{cause.filename}: {cause.strerror}" if named else str(cause)
+            raise kind(
+                f"--output {self.files}: cannot be written ({reason}); make room, or "
+                "name a folder in a place you may write to; what is finished stays"
+            ) from cause
+
+    def begin(self, order: ScoreOrder, *, force: bool) -> dict[str, Any] | None:
         """Make the folder, or give the document of an earlier start to go on with.
-
-        Args:
-            keep: what `force` may not delete: inputs and bundle.
 
         Returns:
             None where the inputs are still to be listed.
@@ -58,20 +81,12 @@ class ScoreFolder:
         Raises:
             ConfigError: the folder holds something else, or the rows of other settings.
         """
-        found = self._document()
         local = self.files.local
-        if force:
-            if local is not None:
-                refuse_replacing(local, force=True, keep=keep)
-            else:
-                self._refuse_foreign(found)
-            self.discard()
-            found = None
-        if found is None:
-            if local is not None:
-                refuse_existing(local, force=False)
-            elif self.files.sizes():
-                self._refuse_foreign(None)
+        self._was_there = local is None or os.path.lexists(local)
+        found = self._document()
+        if found is None or force:
+            self._refuse_foreign(found)
+            self.clear()
             self._write_order(order, {"state": "listing"})
             return None
         different = order.differences(found["order"])
@@ -83,19 +98,40 @@ class ScoreFolder:
             )
         return found if found["state"] == "listed" else None
 
+    def clear(self) -> None:
+        """Delete what this command has written, and nothing else."""
+        for below, ours in (("", PARTS), (JSONL, LINES), (INDEX, RECORDS)):
+            names = sorted(self.files.names(below))
+            self.files.remove_each(below, [n for n in names if ours.fullmatch(n)])
+            if below:
+                self.files.remove_if_empty(below)
+        for name in (REPORT, ORDER):  # the order last: until then all of it is ours
+            self.files.remove(name)
+
     def discard(self) -> None:
-        """Delete the folder."""
-        if self.files.local is not None:
-            delete_folder(self.files.local)
-        else:
-            self.files.remove_all()
+        """Delete the folder, as far as this command has made it."""
+        self.clear()
+        if not self._was_there:
+            self.files.remove_if_empty()
 
     def _refuse_foreign(self, found: dict[str, Any] | None) -> None:
-        if found is None and self.files.sizes():
-            raise ConfigError(
-                f"{self.files}: already holds files that this command did not write; "
-                "name another --output"
-            )
+        """Refuse a folder with anything in it that this command did not write."""
+        top = self.files.names()
+        foreign = sorted(top)
+        if found is not None:
+            foreign = [n for n in foreign if n not in OURS and not PARTS.fullmatch(n)]
+            for below, ours in ((INDEX, RECORDS), (JSONL, LINES)):
+                if below in top:
+                    names = sorted(self.files.names(below))
+                    foreign += [f"{below}/{n}" for n in names if not ours.fullmatch(n)]
+        if not foreign:
+            return
+        more = f" and {len(foreign) - 1:,} more" if len(foreign) > 1 else ""
+        deleted = " and which --force does not delete" if found is not None else ""
+        raise ConfigError(
+            f"{self.files}: already holds {foreign[0]}{more}, which this command did "
+            f"not write{deleted}; name another --output"
+        )
 
     def _document(self) -> dict[str, Any] | None:
         try:
@@ -133,36 +169,47 @@ class ScoreFolder:
         entries: Iterable[Entry],
         *,
         listed: Callable[[int], None],
-        skipped: Callable[[], dict[str, int]],
+        facts: Callable[[], dict[str, Any]],
     ) -> dict[str, Any]:
         """Write the index of all inputs; give the document that says how many.
 
         Args:
             listed: told how many there are so far.
-            skipped: gives, at the end, how many were passed by, by category.
+            facts: gives, at the end, what else the document shall hold.
+
+        Raises:
+            OutputError: it cannot be written.
         """
         parts = n_inputs = 0
         for lines, count in _parts(entries, order.part_size):
-            self.files.write(f"{INDEX}/{part_name(parts)}.list", b"".join(lines))
+            with self.errors_as(OutputError):
+                self.files.write(f"{INDEX}/{part_name(parts)}.list", b"".join(lines))
             parts += 1
             n_inputs += count
             listed(n_inputs)
-        facts = {"state": "listed", "n_inputs": n_inputs, "n_parts": parts}
-        return self._write_order(order, facts | {"skipped": skipped()})
+        counts = {"state": "listed", "n_inputs": n_inputs, "n_parts": parts}
+        with self.errors_as(OutputError):
+            return self._write_order(order, counts | facts())
 
     def entries(self, number: int) -> list[Entry]:
         """Give the inputs of a part."""
         data = self.files.read(f"{INDEX}/{part_name(number)}.list")
         return [from_line(line) for line in data.splitlines()]
 
-    def begin_part(self, number: int) -> int:
-        """Note that a part is begun; give how often it was begun before."""
+    def begin_part(self, number: int, start: str) -> Attempts:
+        """Note that a part is begun; give how often it was begun before.
+
+        Args:
+            start: what names this start of the command.
+        """
         name = f"{INDEX}/{part_name(number)}.attempts"
-        try:
-            before = int(self.files.read(name) or b"0")
-        except FileNotFoundError:
-            before = 0
-        self.files.write(name, str(before + 1).encode())
+        before = Attempts(0, 0)
+        with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+            known = json.loads(self.files.read(name))
+            same = known["start"] == start
+            before = Attempts(int(known["all"]), int(known["now"]) if same else 0)
+        now = {"start": start, "now": before.now + 1, "all": before.all + 1}
+        self.files.write(name, json.dumps(now).encode())
         return before
 
     def forget_attempts(self, number: int) -> None:
@@ -184,15 +231,22 @@ class ScoreFolder:
         self.files.remove(f"{INDEX}/{name}.attempts")
 
     def finished(self) -> dict[int, dict[str, Any]]:
-        """Give the counts of each complete part; damaged ones are not complete."""
+        """Give the counts of each complete part.
+
+        A part is complete if its files have the length that its record says.
+        """
         rows, lines = self.files.sizes(), self.files.sizes(JSONL)
         names = [file for file in self.files.sizes(INDEX) if file.endswith(".done")]
         found = {}
         for file, record in self.files.read_all(INDEX, names).items():
-            name, done = file.removesuffix(".done"), json.loads(record)
-            whole = rows.get(f"{name}.parquet") == done["parquet_bytes"]
-            size = done.get("jsonl_bytes")
-            if whole and (size is None or lines.get(f"{name}.jsonl") == size):
+            name = file.removesuffix(".done")
+            try:
+                done = json.loads(record)
+                size, n_lines = done["parquet_bytes"], done.get("jsonl_bytes")
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue  # damaged: scored again
+            whole = rows.get(f"{name}.parquet") == size
+            if whole and (n_lines is None or lines.get(f"{name}.jsonl") == n_lines):
                 found[int(name.removeprefix("part-"))] = done
         return found
 

@@ -102,7 +102,9 @@ PATH = click.Path(path_type=Path)
     help="Inputs of a part: what a killed worker may have to score again.",
 )
 @click.option("--jsonl", is_flag=True, help="Write DIR/_jsonl/part-*.jsonl too.")
-@click.option("--force", is_flag=True, help="Replace an existing output folder.")
+@click.option(
+    "--force", is_flag=True, help="Delete the rows that are there and begin anew."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def score(as_json: bool, **chosen: Any) -> int:
     """Score a folder, a list or a table of pictures, millions if need be.

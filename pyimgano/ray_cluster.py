@@ -31,6 +31,24 @@ _OF_OURS: Final = {  # of a Ray that is started here; one may set them otherwise
 _TRY: Final = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False)"
 
 
+def require_ray() -> Any:
+    """Give the module `ray`.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    # Read when ray is imported. Below "fatal" it warns of every actor that may restart.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    try:
+        import ray
+    except ModuleNotFoundError as cause:
+        raise ConfigError(
+            f"--engine ray: Ray cannot be imported ({cause}); it is an extra: run "
+            'pip install -c constraints.txt ".[ray]" in the checkout of this project'
+        ) from cause
+    return ray
+
+
 @contextmanager
 def connected(address: str | None) -> Iterator[Any]:
     """Give the module `ray`, connected until the block ends.
@@ -46,15 +64,7 @@ def connected(address: str | None) -> Iterator[Any]:
     Raises:
         ConfigError: ray is not installed, or no cluster answers at the address.
     """
-    # Read when ray is imported. Below "fatal" it warns of every actor that may restart.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    try:
-        import ray
-    except ModuleNotFoundError as cause:
-        raise ConfigError(
-            f"--engine ray: Ray cannot be imported ({cause}); it is an extra: run "
-            'pip install -c constraints.txt ".[ray]" in the checkout of this project'
-        ) from cause
+    ray = require_ray()
     with redirect_stdout(sys.stderr):
         if address is None:
             for name, value in _OF_OURS.items():

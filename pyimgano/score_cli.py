@@ -124,7 +124,7 @@ def score(as_json: bool, **chosen: Any) -> int:
         click.echo(json.dumps(report, indent=2))
     else:
         for line in summary(report, options.output):
-            click.echo(line)
+            click.echo(_shown(line))
     return EXIT_FAILED if report["counts"]["failed"] else 0
 
 
@@ -173,7 +173,12 @@ def summary(report: dict[str, Any], output: str) -> Sequence[str]:
 
 
 def _say(line: str) -> None:
-    click.echo(line, err=True)
+    click.echo(_shown(line), err=True)
+
+
+def _shown(line: str) -> str:
+    """Give a line that can be printed: names of files need not be valid text."""
+    return line.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 if __name__ == "__main__":

@@ -15,10 +15,17 @@ import pytest
 
 from bundle_copies import copy_of
 from conftest import CommandResult
-from pyimgano.scoring.entries import FileEntry, ParquetEntry, from_line, to_line
+from pyimgano.scoring.entries import (
+    FileEntry,
+    InputLost,
+    ParquetEntry,
+    from_line,
+    to_line,
+)
 from pyimgano.scoring.listing import Listing
 from pyimgano.scoring.score_folder import ScoreFolder, _parts
 from pyimgano_runtime.errors import ConfigError
+from pyimgano_runtime.infer_config import InputRules
 from pyimgano_runtime.predictor import Predictor
 from pyimgano_runtime.sources import list_inputs
 from score_runs import DEMO, report_of, rows_of, write_photos
@@ -302,6 +309,84 @@ def test_links_to_nowhere_have_rows_and_links_to_folders_are_told(
     assert [row["ok"] for row in rows_of(output)] == [True, True, False]
 
 
+def test_odd_links_have_rows_and_end_nothing(
+    photos: list[Path], tmp_path: Path, run_cli: Run
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    shutil.copy(photos[0], folder / "a.png")
+    (folder / "circle.png").symlink_to("circle.png")
+    (folder / "file.png").symlink_to("a.png/b.png")
+    (folder / "long.png").symlink_to("x" * 300)
+    names = ["a.png", "circle.png", "file.png", "long.png"]
+    assert [Path(e.name).name for e in listed(str(folder))] == names
+    assert [Path(e.name).name for e in listed(f"{folder}/*.png")] == names
+    assert len(listed(str(folder / "circle.png"))) == 1
+    output = tmp_path / "scores"
+    command = ["score", "--bundle", DEMO, "--output", output, "--workers", "1"]
+    result = run_cli(*command, "--input", folder)
+    assert result.code == 1, result.stderr
+    assert [row["ok"] for row in rows_of(output)] == [True, False, False, False]
+
+
+def test_a_broken_picture_whose_name_is_no_text_is_reported(
+    tmp_path: Path, run_cli: Run
+) -> None:
+    folder = tmp_path / os.fsdecode(b"d\xff")
+    folder.mkdir()
+    (folder / os.fsdecode(b"x\xff.jpg")).write_bytes(b"no picture")
+    output = tmp_path / "scores"
+    command = ["score", "--bundle", DEMO, "--output", output, "--workers", "1"]
+    for _ in range(2):
+        result = run_cli(*command, "--input", folder)
+        assert result.code == 1, result.stderr
+    (error,) = report_of(output)["errors"]
+    assert error["first_input"].endswith("x\udcff.jpg")
+
+
+def test_one_host_that_does_not_answer_is_not_the_end(
+    photos: list[Path], tmp_path: Path, score: Any
+) -> None:
+    paths = [str(photos[0]), "ftp://127.0.0.1:1/x.png", "zip://x.png", str(photos[1])]
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(paths), encoding="utf-8")
+    file = write_parquet(tmp_path / "a.parquet", {"path": paths})
+    rows = score("--input", names, "--input", file)
+    assert [row["ok"] for row in rows] == [True, False, False, True] * 2
+    assert {r["error"]["code"] for r in rows if not r["ok"]} == {"IMAGE_READ_FAILED"}
+
+
+def test_a_table_that_is_written_to_while_it_is_read_gives_no_rows(
+    photos: list[Path], tmp_path: Path
+) -> None:
+    data = [path.read_bytes() for path in photos] * 10
+    file = write_parquet(tmp_path / "a.parquet", {"image": data})
+    (entry,) = listed(str(file))
+    inputs = entry.inputs(InputRules())
+    next(inputs)
+    os.utime(file)
+    with pytest.raises(InputLost, match="changed since"):
+        list(inputs)
+
+
+def test_two_columns_of_one_name_are_not_chosen_from(tmp_path: Path) -> None:
+    columns = [pa.array(["a.png"]), pa.array(["b.png"])]
+    table = pa.Table.from_arrays(columns, names=["path", "path"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(ConfigError, match="which column holds the pictures"):
+        listed(str(tmp_path / "a.parquet"))
+
+
+def test_a_pattern_of_urls_takes_no_folders() -> None:
+    import fsspec
+
+    files = fsspec.filesystem("memory")
+    for name in ("/pattern/a.png", "/pattern/sub/b.png"):
+        files.pipe_file(name, b"x")
+    names = [entry.name for entry in listed("memory://pattern/*")]
+    assert names == ["memory:///pattern/a.png"]
+
+
 def test_a_deep_tree_is_listed(tmp_path: Path) -> None:
     (tmp_path / "stays.txt").touch()
     deep = str(tmp_path)
@@ -491,4 +576,4 @@ def test_an_index_that_was_not_finished_is_made_again(
     (output / "_score.json").write_text(json.dumps(document), encoding="utf-8")
     assert run_cli(*command).code == 0
     assert len(rows_of(output)) == 6
-    assert len(ScoreFolder(str(output)).finished()) == 1
+    assert len(ScoreFolder(str(output)).finished(part_size=1000, n_inputs=6)) == 1

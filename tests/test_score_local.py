@@ -188,6 +188,7 @@ def job_of(predictor: Predictor, output: Path = Path("unused")) -> PartJob:
         predictor=pickle.dumps(predictor),
         review_band=None,
         part_size=4,
+        n_inputs=24,
         jsonl=False,
         decode_workers=0,
     )

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from pyimgano.scoring.order import ScoreOrder
 from pyimgano.scoring.places import Folder
 from pyimgano.scoring.run_score import ScoreOptions, run_score
 from pyimgano.scoring.score_folder import ScoreFolder
+from pyimgano_runtime.atomic import only_writer
 from pyimgano_runtime.errors import ConfigError, OutputError
 from score_runs import DEMO, rows_of, write_photos
 
@@ -31,6 +33,11 @@ ORDER = ScoreOrder(
     part_size=1000,
     jsonl=False,
 )
+FACTS: dict[str, Any] = {"skipped": {}, "links": 0, "remote": False}
+NO_ROWS = dict.fromkeys(("rows", "ok", "anomaly", "normal", "review"), 0) | {
+    "errors": {},
+    "peak_rss_mb": None,
+}
 
 
 @pytest.fixture
@@ -143,15 +150,145 @@ def test_a_bucket_with_something_in_it_is_not_taken() -> None:
 def test_force_on_a_url_deletes_rows_and_nothing_else() -> None:
     folder = ScoreFolder("memory://scores")
     assert folder.begin(ORDER, force=False) is None
-    folder.write_index(ORDER, [], listed=lambda count: None, facts=dict)
-    folder.finish_part(0, b"rows", b"lines", {"rows": 0})
-    assert list(folder.finished()) == [0]
+    folder.write_index(ORDER, [], listed=lambda count: None, facts=lambda: FACTS)
+    folder.finish_part(0, b"rows", b"lines", NO_ROWS)
+    assert list(folder.finished(part_size=4, n_inputs=0)) == [0]
     assert folder.begin(ORDER, force=True) is None
-    assert folder.finished() == {}
+    assert folder.finished(part_size=4, n_inputs=0) == {}
     assert set(folder.files.sizes()) == {"_score.json"}
     folder.discard()
     for below in ("", "_index", "_jsonl"):
         assert folder.files.sizes(below) == {}
+
+
+def test_a_url_with_a_pattern_in_it_is_no_output() -> None:
+    """fsspec would delete the rows of scores1 for those of scores[1]."""
+    with pytest.raises(ConfigError, match="takes for a pattern"):
+        ScoreFolder("memory://scores[1]")
+
+
+def test_what_is_not_ours_stays_when_a_start_goes_on(
+    plant: Path, tmp_path: Path, run_cli: Run
+) -> None:
+    output = tmp_path / "scores"
+    command = ["score", "--bundle", DEMO, "--output", output, "--workers", "1"]
+    command += ["--input", plant / "photos"]
+    assert run_cli(*command).code == 0
+    mine = [output / ".mine.new", output / "_index" / ".draft.new"]
+    ours = output / "_index" / ".part-000000.done.77.new"
+    for path in (*mine, ours):
+        path.write_text("x", encoding="utf-8")
+    assert run_cli(*command).code == 0
+    assert [path.exists() for path in (*mine, ours)] == [True, True, False]
+    (output / "extra.parquet").write_bytes(b"x")
+    result = run_cli(*command)
+    assert result.code == 2
+    assert "extra.parquet, which would be read as rows" in result.stderr
+
+
+@pytest.mark.parametrize("mistake", ["pisc", "names.txt", "m.jsonl"])
+def test_force_with_a_mistake_in_the_inputs_keeps_the_rows(
+    plant: Path, tmp_path: Path, run_cli: Run, mistake: str
+) -> None:
+    output = tmp_path / "scores"
+    (tmp_path / "names.txt").touch()
+    (tmp_path / "m.jsonl").write_text('{"image_path": "a.png"}\n{', encoding="utf-8")
+    command = ["score", "--bundle", DEMO, "--output", output, "--workers", "1"]
+    assert run_cli(*command, "--input", plant / "photos").code == 0
+    result = run_cli(*command, "--input", tmp_path / mistake, "--force")
+    assert result.code == 2
+    assert len(rows_of(output)) == 3
+
+
+def test_a_kill_in_the_first_write_is_no_refusal(
+    plant: Path, tmp_path: Path, run_cli: Run
+) -> None:
+    output = tmp_path / "scores"
+    output.mkdir()
+    (output / "._score.json.123.new").write_text("{", encoding="utf-8")
+    command = ["score", "--bundle", DEMO, "--output", output, "--workers", "1"]
+    assert run_cli(*command, "--input", plant / "photos").code == 0
+    assert not list(output.glob("*.new"))
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_damaged_list_loses_no_row_in_silence(
+    plant: Path, tmp_path: Path, run_cli: Run, left: int
+) -> None:
+    output = tmp_path / "scores"
+    command = ["score", "--bundle", DEMO, "--output", output, "--workers", "1"]
+    command += ["--input", plant / "photos", "--part-size", "2"]
+    assert run_cli(*command).code == 0
+    listed = output / "_index" / "part-000000.list"
+    lines = listed.read_bytes().splitlines(keepends=True)
+    listed.write_bytes(b"".join(lines[:left]))
+    (output / "part-000000.parquet").unlink()
+    for _ in range(2):
+        result = run_cli(*command)
+        assert result.code == 1
+        assert f"is damaged: {left} inputs, expected 2" in result.stderr
+
+
+@pytest.mark.parametrize("key", ["rows", "errors", "peak_rss_mb", "ok"])
+def test_a_damaged_record_is_scored_again(
+    plant: Path, tmp_path: Path, run_cli: Run, key: str
+) -> None:
+    output = tmp_path / "scores"
+    command = ["score", "--bundle", DEMO, "--output", output, "--workers", "1"]
+    command += ["--input", plant / "photos"]
+    assert run_cli(*command).code == 0
+    record = output / "_index" / "part-000000.done"
+    done = json.loads(record.read_text(encoding="utf-8"))
+    del done[key]
+    record.write_text(json.dumps(done), encoding="utf-8")
+    assert run_cli(*command).code == 0
+    report = json.loads((output / "_report.json").read_text(encoding="utf-8"))
+    assert report["this_start"]["scored"] == 3
+
+
+def test_another_version_of_the_format_is_refused_by_name(
+    plant: Path, tmp_path: Path, run_cli: Run
+) -> None:
+    output = tmp_path / "scores"
+    command = ["score", "--bundle", DEMO, "--output", output, "--workers", "1"]
+    command += ["--input", plant / "photos"]
+    assert run_cli(*command).code == 0
+    path = output / "_score.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(document | {"schema_version": "9.9"}), encoding="utf-8")
+    result = run_cli(*command)
+    assert result.code == 2
+    assert "schema_version 9.9, expected 1.0" in result.stderr
+
+
+def test_a_pattern_that_fits_the_output_is_refused(plant: Path, run_cli: Run) -> None:
+    command = ["score", "--bundle", DEMO, "--output", plant / "photos" / "scores"]
+    result = run_cli(*command, "--input", f"{plant}/photos/**/*")
+    assert result.code == 2
+    assert "lies in --output" in result.stderr
+    assert pictures(plant) == 3
+
+
+def test_a_root_around_the_output_is_no_matter(
+    plant: Path, tmp_path: Path, run_cli: Run
+) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("plant/photos/0000.png\n", encoding="utf-8")
+    command = ["score", "--bundle", DEMO, "--output", tmp_path / "o", "--workers", "1"]
+    assert run_cli(*command, "--input", names, "--root", tmp_path).code == 0
+
+
+def test_a_link_to_the_output_is_the_same_output(
+    plant: Path, tmp_path: Path, run_cli: Run
+) -> None:
+    output, link = tmp_path / "scores", tmp_path / "link"
+    output.mkdir()
+    link.symlink_to(output, target_is_directory=True)
+    command = ["score", "--bundle", DEMO, "--output", link, "--workers", "1"]
+    with only_writer(output):
+        result = run_cli(*command, "--input", plant / "photos")
+    assert result.code == 2
+    assert "another process is writing" in result.stderr
 
 
 def test_an_output_inside_of_a_url_that_is_read_is_refused() -> None:
@@ -181,7 +318,7 @@ def test_an_index_that_cannot_be_written_is_told_with_its_place(
     assert folder.begin(ORDER, force=False) is None
     monkeypatch.setattr(places, "write_bytes", full)
     with pytest.raises(OutputError) as caught:
-        folder.write_index(ORDER, [], listed=lambda count: None, facts=dict)
+        folder.write_index(ORDER, [], listed=lambda count: None, facts=lambda: FACTS)
     assert f"{tmp_path}/scores/_score.json: No space left" in str(caught.value)
 
 

@@ -95,9 +95,7 @@ class ParquetEntry:
         import pyarrow as pa
 
         try:
-            found = version_of(self.file)
-            if found != self.version:
-                raise OSError(f"size and time or digest {self.version} then, {found}")
+            self._refuse_other_version()
             with open_parquet(self.file) as parquet:
                 first = 0
                 for group in range(parquet.num_row_groups):
@@ -105,12 +103,18 @@ class ParquetEntry:
                     if first < self.stop and first + count > self.start:
                         yield from self._rows_of(parquet, group, first)
                     first += count
+            self._refuse_other_version()  # written to while it was read
         except (OSError, pa.ArrowException) as cause:
             raise InputLost(
                 f"{self.file}: cannot be read as it was listed ({cause}); has this "
                 "Parquet file changed since? Put it back as it was, with its time, or "
                 "score what it holds now into another --output"
             ) from cause
+
+    def _refuse_other_version(self) -> None:
+        found = version_of(self.file)
+        if found != self.version:
+            raise OSError(f"size and time or digest: then {self.version}, now {found}")
 
     def _rows_of(
         self, parquet: pq.ParquetFile, group: int, first: int

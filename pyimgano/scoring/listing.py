@@ -37,6 +37,7 @@ from .places import (
     is_url,
     join,
     parent,
+    require_package,
     url_of,
     version_of,
 )
@@ -66,6 +67,7 @@ class Listing:
     skipped: Counter[str] = field(default_factory=Counter)  # by their category
     links: int = 0  # to folders, which are not followed
     remote: bool = False  # whether a picture, or a table of them, is at a URL
+    output: str | None = None  # `places.canonical`: nothing that lies in it is taken
     _schemes: set[str] = field(default_factory=set)
 
     def entries(self) -> Iterator[Entry]:
@@ -78,7 +80,7 @@ class Listing:
             n_found, skipped = 0, self.skipped.copy()
             for entry in self._listed(argument):
                 n_found += len(entry)
-                self._note(entry)
+                self._note(entry, argument)
                 yield entry
             if not n_found:
                 raise ConfigError(self._nothing(argument, self.skipped - skipped))
@@ -93,20 +95,23 @@ class Listing:
                 "check it, its permissions and, of a URL, your credentials"
             ) from cause
 
-    def _note(self, entry: Entry) -> None:
-        """Note whether it is at a URL, and refuse one that nobody here can read."""
-        if isinstance(entry, FileEntry):
-            place = entry.place
-        else:
-            place = entry.file if is_url(entry.file) else entry.base
-        if not is_url(place):
-            return
-        self.remote = True
-        scheme = place.partition("://")[0]
-        if scheme not in self._schemes:
-            self._schemes.add(scheme)
-            with suppress(UnknownScheme):  # a mistake in this one: its row says so
-                filesystem(place)
+    def _note(self, entry: Entry, argument: str) -> None:
+        """Note whether it is at a URL; refuse what cannot be read or is of ours."""
+        place = entry.place if isinstance(entry, FileEntry) else entry.file
+        if self.output is not None and place.startswith(self.output):
+            raise ConfigError(
+                f"--input {argument}: {place} lies in --output, which would score "
+                "what it writes; name an --output that no input names"
+            )
+        if isinstance(entry, ParquetEntry) and not is_url(place):
+            place = entry.base
+        if is_url(place):
+            self.remote = True
+            scheme = place.partition("://")[0]
+            if scheme not in self._schemes:
+                self._schemes.add(scheme)
+                with suppress(UnknownScheme):  # a mistake in this one: its row says so
+                    require_package(place)
 
     def _of(self, argument: str) -> Iterator[Entry]:
         suffix = Path(argument).suffix.lower()
@@ -223,6 +228,9 @@ def fixed_head(argument: str) -> tuple[str, bool]:
     if not set(argument) & GLOB or (not is_url(argument) and _exists(argument)):
         return argument, False
     fixed = argument[: min(argument.find(c) for c in GLOB if c in argument)]
+    if is_url(argument):
+        scheme, _, inside = fixed.partition("://")
+        return f"{scheme}://{inside.rpartition('/')[0]}", True
     return fixed.rpartition("/")[0] or ("/" if fixed.startswith("/") else "."), True
 
 
@@ -233,7 +241,11 @@ def image_column(schema: pa.Schema, file: str, named: str | None) -> tuple[str, 
         ConfigError: no column, several, or one of another type.
     """
     kinds = {field.name: _kind(field.type) for field in schema}
-    known = {name: kind for name, kind in kinds.items() if kind is not None}
+    known = {
+        name: kind
+        for name, kind in kinds.items()
+        if kind is not None and schema.names.count(name) == 1
+    }
     told = ", ".join(f"{field.name} ({field.type})" for field in schema)
     if named is not None:
         if known.get(named) is None:
@@ -279,6 +291,10 @@ def _is_bytes(type: pa.DataType | None) -> bool:
 
 
 def _is_text(type: pa.DataType) -> bool:
+    import pyarrow.types as types
+
+    if types.is_dictionary(type):
+        type = type.value_type
     return str(type) in ("string", "large_string", "string_view")
 
 
@@ -355,21 +371,26 @@ def _is_folder(place: str) -> bool:
             return False
         files, path = filesystem(place)
         return bool(files.isdir(path))
-    return Path(place).is_dir()
+    with suppress(OSError):  # such as a name that is too long: its row says why
+        return Path(place).is_dir()
+    return False
 
 
 def _exists(place: str) -> bool:
     if is_url(place):
         files, path = filesystem(place)
         return bool(files.exists(path))
-    return Path(place).exists()
+    with suppress(OSError):
+        return Path(place).exists()
+    return False
 
 
 def _matching(pattern: str) -> Iterator[tuple[str, str]]:
     if is_url(pattern):
         files, path = filesystem(pattern)
-        for found in sorted(files.glob(path)):
-            yield url_of(files, found), url_of(files, found)
+        for found, facts in sorted(files.glob(path, detail=True).items()):
+            if facts["type"] == "file":
+                yield url_of(files, found), url_of(files, found)
         return
     for name in sorted(glob.iglob(pattern, recursive=True)):  # noqa: PTH207 - Path.glob takes no absolute pattern
         if _is_taken(Path(name)):
@@ -381,8 +402,11 @@ def _is_table(inside: Path) -> bool:
 
 
 def _is_taken(path: Path) -> bool:
-    """Whether it is a file, or a link to nowhere: its row says so."""
-    return path.is_file() or (path.is_symlink() and not path.exists())
+    """Whether it is a file, or a link that leads to nothing: its row says so."""
+    try:
+        return path.is_file() or (path.is_symlink() and not path.exists())
+    except OSError:
+        return True  # such as a link to a name that is too long
 
 
 def _walk(folder: str) -> Iterator[tuple[str, str, bool]]:
@@ -422,6 +446,7 @@ def _kind_of(entry: os.DirEntry[str]) -> str:
     """Say "folder", "link" (to a folder), "file" or "other" (a pipe, a device)."""
     if entry.is_dir(follow_symlinks=False):
         return "folder"
-    if entry.is_dir():
-        return "link"
-    return "file" if entry.is_file() or _is_taken(Path(entry.path)) else "other"
+    with suppress(OSError):  # a link in a circle, or to what may not be seen
+        if entry.is_dir():
+            return "link"
+    return "file" if _is_taken(Path(entry.path)) else "other"

@@ -27,9 +27,11 @@ from pyimgano_runtime.rows import predict_inputs
 from .entries import Entry, InputLost
 from .one_by_one import rows_one_by_one
 from .row_files import jsonl_bytes, numbered, parquet_bytes
-from .score_folder import ScoreFolder
+from .score_folder import ScoreFolder, planned_rows
 
-CAREFUL_FROM: Final = 2  # times that a part was begun and its worker was lost
+# Times that a part was begun and did not end: in all starts, as a picture may end the
+# command too; and in one start, as it may be the command that was killed.
+CAREFUL_FROM: Final = 2
 GIVEN_UP_FROM: Final = 6
 FULL: Final = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
@@ -46,6 +48,7 @@ class PartJob:
     predictor: bytes  # pickled: path and sha256 of the bundle, and how to open it
     review_band: float | None
     part_size: int
+    n_inputs: int  # of all parts
     jsonl: bool
     decode_workers: int
 
@@ -94,7 +97,8 @@ class PartWorker:
     def _score(self, number: int) -> Outcome:
         start = time.perf_counter()
         rules = self.predictor.rules  # a bundle that differs here is refused by this
-        entries = self._entries(number)
+        planned = planned_rows(number, self.job.part_size, self.job.n_inputs)
+        entries = self._entries(number, planned)
         before = self.folder.begin_part(number, self.job.start)
         if before.now >= GIVEN_UP_FROM:
             return {
@@ -103,12 +107,11 @@ class PartWorker:
             }
         inputs = (item for entry in entries for item in entry.inputs(rules))
         first = number * self.job.part_size
-        found = self._rows(inputs, careful=before.now >= CAREFUL_FROM)
+        found = self._rows(inputs, careful=before.all >= CAREFUL_FROM)
         rows = [numbered(row, index) for index, row in enumerate(found, first)]
-        expected = sum(map(len, entries))
-        if len(rows) != expected:
+        if len(rows) != planned:
             raise InputLost(
-                f"part {number}: {expected} inputs gave {len(rows)} rows; a Parquet "
+                f"part {number}: {planned} inputs gave {len(rows)} rows; a Parquet "
                 "file of --input has changed since it was listed"
             )
         counts = counted(rows) | {
@@ -119,15 +122,24 @@ class PartWorker:
         self.folder.finish_part(number, parquet_bytes(rows), jsonl, counts)
         return {"done": counts, "begun_before": before.all}
 
-    def _entries(self, number: int) -> list[Entry]:
+    def _entries(self, number: int, planned: int) -> list[Entry]:
         try:
-            return self.folder.entries(number)
+            found = self.folder.entries(number)
+        except (ValueError, TypeError, IndexError):
+            found = []  # damaged
         except FileNotFoundError as cause:
             raise OSError(
                 f"{cause.filename or self.folder.files}: is not there on this machine; "
                 "--output must lie on a file system that all machines share, or at a "
                 "URL"
             ) from cause
+        listed = sum(map(len, found))
+        if listed != planned:
+            raise InputLost(
+                f"the list of part {number} is damaged: {listed} inputs, expected "
+                f"{planned}; --force lists all of them again"
+            )
+        return found
 
     def _rows(
         self, inputs: Iterator[Input], *, careful: bool

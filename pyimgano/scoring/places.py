@@ -42,9 +42,16 @@ class UnknownScheme(ConfigError):
     """A URL of a scheme that nobody knows: a mistake in that URL."""
 
 
+class MissingPackage(ConfigError):
+    """A URL whose package is not installed: a mistake of this machine."""
+
+
 def plain(place: str) -> str:
     """Give a place as given, and a "file://" URL as the path that it is."""
-    return place[len("file://") :] if place.startswith("file:///") else place
+    for scheme in ("file://", "local://"):
+        if place.startswith(f"{scheme}/"):
+            return place.removeprefix(scheme)
+    return place
 
 
 def join(base: str, name: str) -> str:
@@ -69,7 +76,28 @@ def filesystem(url: str) -> tuple[AbstractFileSystem, str]:
 
     Raises:
         UnknownScheme: no such scheme, or a chain of URLs.
-        ConfigError: the package of this scheme is not installed, or not set up.
+        MissingPackage: the package of this scheme is not installed.
+        ConfigError: it cannot be opened.
+    """
+    import fsspec
+
+    require_package(url)
+    try:
+        found: tuple[AbstractFileSystem, str] = fsspec.core.url_to_fs(url)
+    except Exception as cause:  # each package of fsspec's has kinds of its own
+        raise ConfigError(
+            f"{url}: cannot be opened ({_told(cause)}); check the URL and your "
+            "credentials"
+        ) from cause
+    return found
+
+
+def require_package(url: str) -> None:
+    """Refuse a URL that nothing here can open, whatever is at it.
+
+    Raises:
+        UnknownScheme: no such scheme, or a chain of URLs.
+        MissingPackage: the package of this scheme is not installed.
     """
     import fsspec
 
@@ -82,18 +110,25 @@ def filesystem(url: str) -> tuple[AbstractFileSystem, str]:
     except ValueError as cause:
         raise UnknownScheme(f"{url}: cannot be opened ({cause}); check it") from cause
     except ImportError as cause:
-        raise ConfigError(
+        raise MissingPackage(
             f"{url}: cannot be opened ({cause}); install the package of this kind of "
             "URL (s3:// needs s3fs, gs:// needs gcsfs), or name a path"
         ) from cause
-    try:
-        found: tuple[AbstractFileSystem, str] = fsspec.core.url_to_fs(url)
-    except Exception as cause:  # each package of fsspec's has kinds of its own
-        raise ConfigError(
-            f"{url}: cannot be opened ({_told(cause)}); check the URL and your "
-            "credentials"
-        ) from cause
-    return found
+
+
+def canonical(place: str) -> str:
+    """Give a place with its links followed and a "/" behind, to compare beginnings.
+
+    Raises:
+        ConfigError: a URL that cannot be opened.
+    """
+    if not is_url(place):
+        return os.path.realpath(place).rstrip("/") + "/"
+    files, path = filesystem(place)
+    names = files.protocol
+    scheme = names if isinstance(names, str) else names[0]
+    inside = PurePosixPath("/" + path).as_posix().strip("/")
+    return f"{scheme}://{inside}/" if inside else f"{scheme}://"
 
 
 def url_of(files: AbstractFileSystem, path: str) -> str:
@@ -136,9 +171,9 @@ def fetch(url: str, *, limit: int) -> bytes:
         ) from cause
     except MemoryError:
         raise
+    except MissingPackage:
+        raise  # of the machine, not of this picture
     except ConfigError as error:
-        if not isinstance(error, UnknownScheme):
-            raise  # of the machine, not of this picture
         raise ImageError(str(error), code="IMAGE_READ_FAILED", stage="read") from error
     except Exception as cause:  # each package of fsspec's has kinds of its own
         raise ImageError(
@@ -167,6 +202,11 @@ class Folder:
         self._root = ""
         self._scheme = place.partition("://")[0]
         if self.local is None:
+            if set(place) & set("*?["):
+                raise ConfigError(
+                    f"{place}: holds one of * ? [, which fsspec takes for a pattern; "
+                    "name another folder"
+                )
             self._files, self._root = filesystem(place)
 
     def __str__(self) -> str:
@@ -202,9 +242,13 @@ class Folder:
             return
         new = path.with_name(f".{path.name}.{os.getpid()}.new")
         self._files.pipe_file(str(new), data)
-        if self._files.exists(str(path)):
+        try:
+            self._files.mv(str(new), str(path))
+        except Exception:  # such as HDFS, which replaces nothing
+            if not self._files.exists(str(path)):
+                raise
             self._files.rm_file(str(path))
-        self._files.mv(str(new), str(path))
+            self._files.mv(str(new), str(path))
 
     def read(self, name: str) -> bytes:
         """Give a file's bytes.

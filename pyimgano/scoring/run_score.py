@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import time
 import uuid
@@ -31,12 +32,13 @@ from pyimgano_runtime.peak_memory import peak_rss_mb
 from pyimgano_runtime.predictor import Predictor
 from pyimgano_runtime.thresholds_file import read_thresholds_file
 
+from ..ray_cluster import require_ray
 from ..source_date import timestamp
 from .listing import Listing, fixed_head
 from .local_workers import score_locally
 from .order import SCORE_SCHEMA_VERSION, ScoreOrder
 from .part_worker import Outcome, PartJob
-from .places import is_url, plain
+from .places import canonical, is_url, plain
 from .score_folder import ScoreFolder
 
 DECODE_WORKERS_OF_URLS: Final = 8  # they wait for the network
@@ -119,7 +121,11 @@ def run_score(options: ScoreOptions, *, progress: Progress, say: Say) -> dict[st
     _refuse_overlap(options, folder)
     with _only_writer(folder):
         with folder.errors_as(ConfigError):
-            document = folder.begin(order, force=options.force)
+            document = folder.begin(
+                order,
+                force=options.force,
+                listed_before=lambda: _try_listing(options, order, progress),
+            )
         if document is None:
             document = _list(options, order, folder, progress)
         else:
@@ -133,6 +139,7 @@ def run_score(options: ScoreOptions, *, progress: Progress, say: Say) -> dict[st
             predictor=pickle.dumps(predictor),
             review_band=order.review_band,
             part_size=order.part_size,
+            n_inputs=document["n_inputs"],
             jsonl=order.jsonl,
             decode_workers=team.decode_workers,
         )
@@ -141,7 +148,7 @@ def run_score(options: ScoreOptions, *, progress: Progress, say: Say) -> dict[st
             run.score(job)
         except BaseException:  # whatever ended it: what is finished is told
             with suppress(OSError):  # that of the same cause; the first one is told
-                run.finished = folder.finished()  # a worker may not have said so yet
+                run.count()  # a worker may not have said so yet
                 folder.write_report(run.report(order))
             raise
         report = run.report(order)
@@ -208,7 +215,7 @@ def _refuse_overlap(options: ScoreOptions, folder: ScoreFolder) -> None:
     Raises:
         ConfigError: all of it.
     """
-    output = _whole(str(folder.files.local or folder.files))
+    output = canonical(str(folder.files.local or folder.files))
     needed = [("--bundle", str(options.bundle))]
     needed += [("--input", place) for place in options.inputs]
     if options.root is not None:
@@ -218,8 +225,9 @@ def _refuse_overlap(options: ScoreOptions, folder: ScoreFolder) -> None:
     problems = []
     for flag, place in needed:
         head, is_pattern = fixed_head(place)
-        whole = _whole(head)
-        if output.startswith(whole) and (output == whole or not is_pattern):
+        whole = canonical(head)
+        is_listed = flag != "--root" and not is_pattern  # as a whole
+        if output == whole or (is_listed and output.startswith(whole)):
             problems.append(
                 f"--output {folder.files}: lies in {flag} {place}, which is read; name "
                 "a folder outside of it"
@@ -230,11 +238,6 @@ def _refuse_overlap(options: ScoreOptions, folder: ScoreFolder) -> None:
                 "name a folder of its own"
             )
     raise_all(problems)
-
-
-def _whole(place: str) -> str:
-    """Give a place with its links followed and a "/" behind, to compare beginnings."""
-    return (place if is_url(place) else str(Path(place).resolve())).rstrip("/") + "/"
 
 
 def _only_writer(folder: ScoreFolder) -> AbstractContextManager[None]:
@@ -248,15 +251,37 @@ def _only_writer(folder: ScoreFolder) -> AbstractContextManager[None]:
             f"--output {local}: cannot be made ({cause.strerror}); name a folder in a "
             "place you may write to"
         ) from cause
-    return only_writer(local)
+    return only_writer(Path(os.path.realpath(local)))  # whatever link leads to it
+
+
+def _listing(options: ScoreOptions, order: ScoreOrder) -> Listing:
+    return Listing(
+        *(options.inputs, order.category),
+        root=options.root,
+        column=options.column,
+        output=canonical(options.output),
+    )
+
+
+def _try_listing(options: ScoreOptions, order: ScoreOrder, progress: Progress) -> None:
+    """List everything and keep nothing: a mistake is found before rows are deleted.
+
+    Raises:
+        ConfigError: the mistake.
+    """
+    if options.engine == "ray":
+        require_ray()
+    n_inputs = 0
+    for entry in _listing(options, order).entries():
+        n_inputs += len(entry)
+        if n_inputs % order.part_size < len(entry):
+            progress("inputs checked", n_inputs, n_inputs)
 
 
 def _list(
     options: ScoreOptions, order: ScoreOrder, folder: ScoreFolder, progress: Progress
 ) -> dict[str, Any]:
-    listing = Listing(
-        options.inputs, order.category, root=options.root, column=options.column
-    )
+    listing = _listing(options, order)
     try:
         return folder.write_index(
             order,
@@ -292,7 +317,8 @@ class _Run:
         self.document = document
         self.progress = progress
         self.say = say
-        self.finished = folder.finished()
+        self.finished: dict[int, dict[str, Any]] = {}
+        self.count()
         self.before = len(self.finished)
         self.rows_before = self.n_rows
         self.lost: list[str] = []
@@ -301,6 +327,13 @@ class _Run:
         self.workers: set[str] = set()
         self.started = time.monotonic()
         self.seconds = 0.0
+
+    def count(self) -> None:
+        """Look into the folder for the parts that are complete."""
+        self.finished = self.folder.finished(
+            part_size=self.document["order"]["part_size"],
+            n_inputs=self.document["n_inputs"],
+        )
 
     @property
     def n_rows(self) -> int:

@@ -35,14 +35,24 @@ JSONL: Final = "_jsonl"
 OURS: Final = frozenset((ORDER, REPORT, INDEX, JSONL))
 
 # Names of ours in the folder, in INDEX and in JSONL; ".x.new" are half written.
-PARTS: Final = re.compile(r"part-\d{6,}\.parquet|\.(part-|_)\S+\.new")
-RECORDS: Final = re.compile(r"part-\d{6,}\.(list|done|attempts)|\.part-\S+\.new")
-LINES: Final = re.compile(r"part-\d{6,}\.jsonl|\.part-\S+\.new")
+PARTS: Final = re.compile(r"part-\d{6,}\.parquet")
+RECORDS: Final = re.compile(r"part-\d{6,}\.(list|done|attempts)")
+LINES: Final = re.compile(r"part-\d{6,}\.jsonl")
+NEW: Final = re.compile(
+    r"\.(part-\d{6,}\.(parquet|list|done|attempts|jsonl)|_(score|report)\.json)"
+    r"\.\d+\.new"
+)
+COUNTS: Final = ("parquet_bytes", "rows", "ok", "anomaly", "normal", "review")
 
 
 def part_name(number: int) -> str:
     """Give the name of a part, without its ending."""
     return f"part-{number:06}"
+
+
+def planned_rows(number: int, part_size: int, n_inputs: int) -> int:
+    """Give how many rows a part has: the last one has what is left."""
+    return min(part_size, n_inputs - number * part_size)
 
 
 class Attempts(NamedTuple):
@@ -72,8 +82,18 @@ class ScoreFolder:
                 "name a folder in a place you may write to; what is finished stays"
             ) from cause
 
-    def begin(self, order: ScoreOrder, *, force: bool) -> dict[str, Any] | None:
+    def begin(
+        self,
+        order: ScoreOrder,
+        *,
+        force: bool,
+        listed_before: Callable[[], None] = lambda: None,
+    ) -> dict[str, Any] | None:
         """Make the folder, or give the document of an earlier start to go on with.
+
+        Args:
+            listed_before: called before `force` deletes rows; raises where a mistake
+                in the inputs would leave nothing in their place.
 
         Returns:
             None where the inputs are still to be listed.
@@ -86,9 +106,12 @@ class ScoreFolder:
         found = self._document()
         if found is None or force:
             self._refuse_foreign(found)
+            if found is not None:
+                listed_before()
             self.clear()
             self._write_order(order, {"state": "listing"})
             return None
+        self._refuse_other_tables()
         different = order.differences(found["order"])
         if different:
             lines = "\n".join(f"  - {line}" for line in different)
@@ -102,7 +125,8 @@ class ScoreFolder:
         """Delete what this command has written, and nothing else."""
         for below, ours in (("", PARTS), (JSONL, LINES), (INDEX, RECORDS)):
             names = sorted(self.files.names(below))
-            self.files.remove_each(below, [n for n in names if ours.fullmatch(n)])
+            mine = [n for n in names if ours.fullmatch(n) or NEW.fullmatch(n)]
+            self.files.remove_each(below, mine)
             if below:
                 self.files.remove_if_empty(below)
         for name in (REPORT, ORDER):  # the order last: until then all of it is ours
@@ -117,13 +141,16 @@ class ScoreFolder:
     def _refuse_foreign(self, found: dict[str, Any] | None) -> None:
         """Refuse a folder with anything in it that this command did not write."""
         top = self.files.names()
-        foreign = sorted(top)
+        foreign = sorted(n for n in top if not NEW.fullmatch(n))
         if found is not None:
             foreign = [n for n in foreign if n not in OURS and not PARTS.fullmatch(n)]
             for below, ours in ((INDEX, RECORDS), (JSONL, LINES)):
-                if below in top:
-                    names = sorted(self.files.names(below))
-                    foreign += [f"{below}/{n}" for n in names if not ours.fullmatch(n)]
+                names = sorted(self.files.names(below)) if below in top else []
+                foreign += [
+                    f"{below}/{n}"
+                    for n in names
+                    if not ours.fullmatch(n) and not NEW.fullmatch(n)
+                ]
         if not foreign:
             return
         more = f" and {len(foreign) - 1:,} more" if len(foreign) > 1 else ""
@@ -132,6 +159,16 @@ class ScoreFolder:
             f"{self.files}: already holds {foreign[0]}{more}, which this command did "
             f"not write{deleted}; name another --output"
         )
+
+    def _refuse_other_tables(self) -> None:
+        """Refuse Parquet files among the rows that are not of them."""
+        names = sorted(n for n in self.files.sizes() if n.endswith(".parquet"))
+        others = [n for n in names if not PARTS.fullmatch(n)]
+        if others:
+            raise ConfigError(
+                f"{self.files}: holds {others[0]}, which would be read as rows of "
+                "this command; move it elsewhere"
+            )
 
     def _document(self) -> dict[str, Any] | None:
         try:
@@ -144,12 +181,23 @@ class ScoreFolder:
             ) from cause
         try:
             document: dict[str, Any] = json.loads(data)
-            document["order"], document["state"]
+            version = str(document["schema_version"])
+            known = {"order", "state"}
+            if document["state"] == "listed":
+                known |= {"n_inputs", "n_parts", "skipped", "links", "remote"}
+            if not known <= set(document):
+                raise ValueError
         except (ValueError, KeyError, TypeError) as cause:
             raise ConfigError(
                 f"{self.files}/{ORDER}: was not written by this command; name another "
                 "--output"
             ) from cause
+        if version.split(".")[0] != SCORE_SCHEMA_VERSION.split(".")[0]:
+            raise ConfigError(
+                f"{self.files}/{ORDER}: schema_version {version}, expected "
+                f"{SCORE_SCHEMA_VERSION}; use the program that wrote it, or name "
+                "another --output"
+            )
         return document
 
     def _write_order(self, order: ScoreOrder, facts: dict[str, Any]) -> dict[str, Any]:
@@ -160,7 +208,7 @@ class ScoreFolder:
             "started": timestamp(),
             **facts,
         }
-        self.files.write(ORDER, dump_json(document).encode())
+        self.files.write(ORDER, _as_bytes(document))
         return document
 
     def write_index(
@@ -230,36 +278,58 @@ class ScoreFolder:
         self.files.write(f"{INDEX}/{name}.done", json.dumps(done).encode())
         self.files.remove(f"{INDEX}/{name}.attempts")
 
-    def finished(self) -> dict[int, dict[str, Any]]:
+    def finished(self, *, part_size: int, n_inputs: int) -> dict[int, dict[str, Any]]:
         """Give the counts of each complete part.
 
-        A part is complete if its files have the length that its record says.
+        A part is complete if its files have the length that its record says, and the
+        record says as many rows as it has inputs.
         """
         rows, lines = self.files.sizes(), self.files.sizes(JSONL)
         names = [file for file in self.files.sizes(INDEX) if file.endswith(".done")]
         found = {}
         for file, record in self.files.read_all(INDEX, names).items():
-            name = file.removesuffix(".done")
-            try:
-                done = json.loads(record)
-                size, n_lines = done["parquet_bytes"], done.get("jsonl_bytes")
-            except (ValueError, KeyError, TypeError, AttributeError):
+            name, done = file.removesuffix(".done"), _counts(record)
+            if done is None:
                 continue  # damaged: scored again
-            whole = rows.get(f"{name}.parquet") == size
-            if whole and (n_lines is None or lines.get(f"{name}.jsonl") == n_lines):
-                found[int(name.removeprefix("part-"))] = done
+            number, n_lines = int(name.removeprefix("part-")), done.get("jsonl_bytes")
+            if (
+                rows.get(f"{name}.parquet") == done["parquet_bytes"]
+                and (n_lines is None or lines.get(f"{name}.jsonl") == n_lines)
+                and done["rows"] == planned_rows(number, part_size, n_inputs)
+            ):
+                found[number] = done
         return found
 
     def sweep(self) -> None:
         """Delete what killed workers had begun to write."""
         for below in ("", INDEX, JSONL):
             for name in self.files.sizes(below):
-                if name.startswith(".") and name.endswith(".new"):
+                if NEW.fullmatch(name):
                     self.files.remove(f"{below}/{name}" if below else name)
 
     def write_report(self, report: dict[str, Any]) -> None:
         """Write what came of it."""
-        self.files.write(REPORT, dump_json(report).encode())
+        self.files.write(REPORT, _as_bytes(report))
+
+
+def _as_bytes(document: dict[str, Any]) -> bytes:
+    # Names of files need not be valid text: "\\udcff" is how JSON writes such a part.
+    return dump_json(document).encode("utf-8", "backslashreplace")
+
+
+def _counts(record: bytes) -> dict[str, Any] | None:
+    """Give what a ".done" file says; None where it is damaged."""
+    try:
+        done = json.loads(record)
+        whole = all(type(done[key]) is int for key in COUNTS)
+        whole &= all(
+            {"count", "first_input", "first_message"} <= set(error)
+            for error in done["errors"].values()
+        )
+        whole &= done["peak_rss_mb"] is None or done["peak_rss_mb"] >= 0
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return done if whole else None
 
 
 def _parts(

@@ -107,7 +107,7 @@ class PartWorker:
             }
         inputs = (item for entry in entries for item in entry.inputs(rules))
         first = number * self.job.part_size
-        found = self._rows(inputs, careful=before.all >= CAREFUL_FROM)
+        found = self._rows(inputs, careful=before.ever >= CAREFUL_FROM)
         rows = [numbered(row, index) for index, row in enumerate(found, first)]
         if len(rows) != planned:
             raise InputLost(
@@ -120,7 +120,7 @@ class PartWorker:
         }
         jsonl = jsonl_bytes(rows) if self.job.jsonl else None
         self.folder.finish_part(number, parquet_bytes(rows), jsonl, counts)
-        return {"done": counts, "begun_before": before.all}
+        return {"done": counts, "begun_before": before.ever}
 
     def _entries(self, number: int, planned: int) -> list[Entry]:
         try:

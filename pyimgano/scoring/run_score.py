@@ -124,7 +124,7 @@ def run_score(options: ScoreOptions, *, progress: Progress, say: Say) -> dict[st
             document = folder.begin(
                 order,
                 force=options.force,
-                listed_before=lambda: _try_listing(options, order, progress),
+                before_deleting=lambda: _try_listing(options, order, progress),
             )
         if document is None:
             document = _list(options, order, folder, progress)

@@ -58,7 +58,7 @@ def planned_rows(number: int, part_size: int, n_inputs: int) -> int:
 class Attempts(NamedTuple):
     """How often a part was begun and did not end."""
 
-    all: int  # in all starts of the command
+    ever: int  # in all starts of the command
     now: int  # in this one: then it was not the command that was killed
 
 
@@ -87,12 +87,12 @@ class ScoreFolder:
         order: ScoreOrder,
         *,
         force: bool,
-        listed_before: Callable[[], None] = lambda: None,
+        before_deleting: Callable[[], None] = lambda: None,
     ) -> dict[str, Any] | None:
         """Make the folder, or give the document of an earlier start to go on with.
 
         Args:
-            listed_before: called before `force` deletes rows; raises where a mistake
+            before_deleting: called before `force` deletes rows; raises where a mistake
                 in the inputs would leave nothing in their place.
 
         Returns:
@@ -107,7 +107,7 @@ class ScoreFolder:
         if found is None or force:
             self._refuse_foreign(found)
             if found is not None:
-                listed_before()
+                before_deleting()
             self.clear()
             self._write_order(order, {"state": "listing"})
             return None
@@ -256,7 +256,7 @@ class ScoreFolder:
             known = json.loads(self.files.read(name))
             same = known["start"] == start
             before = Attempts(int(known["all"]), int(known["now"]) if same else 0)
-        now = {"start": start, "now": before.now + 1, "all": before.all + 1}
+        now = {"start": start, "now": before.now + 1, "all": before.ever + 1}
         self.files.write(name, json.dumps(now).encode())
         return before
 

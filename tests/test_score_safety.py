@@ -20,6 +20,7 @@ from pyimgano_runtime.errors import ConfigError, OutputError
 from score_runs import DEMO, rows_of, write_photos
 
 Run = Callable[..., CommandResult]
+Finished = tuple[Path, list[Any]]
 ORDER = ScoreOrder(
     inputs=("/photos",),
     root=None,
@@ -34,7 +35,9 @@ ORDER = ScoreOrder(
     jsonl=False,
 )
 FACTS: dict[str, Any] = {"skipped": {}, "links": 0, "remote": False}
-NO_ROWS = dict.fromkeys(("rows", "ok", "anomaly", "normal", "review"), 0) | {
+NO_ROWS: dict[str, Any] = dict.fromkeys(
+    ("rows", "ok", "anomaly", "normal", "review"), 0
+) | {
     "errors": {},
     "peak_rss_mb": None,
 }
@@ -45,6 +48,16 @@ def plant(tmp_path: Path) -> Path:
     """A folder with three pictures in `photos` and nothing beside it."""
     write_photos(tmp_path / "plant" / "photos", 3)
     return tmp_path / "plant"
+
+
+@pytest.fixture
+def finished(plant: Path, tmp_path: Path, run_cli: Run) -> Finished:
+    """Rows of the three pictures, and the command that made them."""
+    output = tmp_path / "scores"
+    command = ["score", "--bundle", DEMO, "--output", output, "--workers", "1"]
+    command += ["--input", plant / "photos"]
+    assert run_cli(*command).code == 0
+    return output, command
 
 
 def pictures(plant: Path) -> int:
@@ -103,12 +116,9 @@ def test_rows_that_are_the_input_are_not_replaced_by_force(
 
 
 def test_force_refuses_a_folder_with_something_else_beside_the_rows(
-    plant: Path, tmp_path: Path, run_cli: Run
+    finished: Finished, run_cli: Run
 ) -> None:
-    output = tmp_path / "scores"
-    command = ["score", "--bundle", DEMO, "--output", output, "--workers", "1"]
-    command += ["--input", plant / "photos"]
-    assert run_cli(*command).code == 0
+    output, command = finished
     (output / "_index" / "notes.txt").write_text("mine", encoding="utf-8")
     (output / "letter.txt").write_text("mine", encoding="utf-8")
     result = run_cli(*command, "--force")
@@ -168,12 +178,9 @@ def test_a_url_with_a_pattern_in_it_is_no_output() -> None:
 
 
 def test_what_is_not_ours_stays_when_a_start_goes_on(
-    plant: Path, tmp_path: Path, run_cli: Run
+    finished: Finished, run_cli: Run
 ) -> None:
-    output = tmp_path / "scores"
-    command = ["score", "--bundle", DEMO, "--output", output, "--workers", "1"]
-    command += ["--input", plant / "photos"]
-    assert run_cli(*command).code == 0
+    output, command = finished
     mine = [output / ".mine.new", output / "_index" / ".draft.new"]
     ours = output / "_index" / ".part-000000.done.77.new"
     for path in (*mine, ours):
@@ -231,12 +238,9 @@ def test_a_damaged_list_loses_no_row_in_silence(
 
 @pytest.mark.parametrize("key", ["rows", "errors", "peak_rss_mb", "ok"])
 def test_a_damaged_record_is_scored_again(
-    plant: Path, tmp_path: Path, run_cli: Run, key: str
+    finished: Finished, run_cli: Run, key: str
 ) -> None:
-    output = tmp_path / "scores"
-    command = ["score", "--bundle", DEMO, "--output", output, "--workers", "1"]
-    command += ["--input", plant / "photos"]
-    assert run_cli(*command).code == 0
+    output, command = finished
     record = output / "_index" / "part-000000.done"
     done = json.loads(record.read_text(encoding="utf-8"))
     del done[key]
@@ -247,12 +251,9 @@ def test_a_damaged_record_is_scored_again(
 
 
 def test_another_version_of_the_format_is_refused_by_name(
-    plant: Path, tmp_path: Path, run_cli: Run
+    finished: Finished, run_cli: Run
 ) -> None:
-    output = tmp_path / "scores"
-    command = ["score", "--bundle", DEMO, "--output", output, "--workers", "1"]
-    command += ["--input", plant / "photos"]
-    assert run_cli(*command).code == 0
+    output, command = finished
     path = output / "_score.json"
     document = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(document | {"schema_version": "9.9"}), encoding="utf-8")

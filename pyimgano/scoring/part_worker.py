@@ -84,7 +84,7 @@ class PartWorker:
             return told | {"failed": _in_words(error), "disk_full": full}
         except MemoryError:
             raise  # it may be that of one picture: as if its worker was killed
-        except Exception as error:
+        except Exception as error:  # a part's failure, as a cell's is of a suite
             traceback.print_exc()
             self._forget_if_possible(number)
             said = f"part {number}: {type(error).__name__}: {error}; report this fault"

@@ -83,11 +83,11 @@ def filesystem(url: str) -> tuple[AbstractFileSystem, str]:
 
     require_package(url)
     try:
-        found: tuple[AbstractFileSystem, str] = fsspec.core.url_to_fs(url)
-    except Exception as cause:  # each package of fsspec's has kinds of its own
+        with as_os_error(url):
+            found: tuple[AbstractFileSystem, str] = fsspec.core.url_to_fs(url)
+    except OSError as cause:
         raise ConfigError(
-            f"{url}: cannot be opened ({_told(cause)}); check the URL and your "
-            "credentials"
+            f"{url}: cannot be opened ({cause}); check the URL and your credentials"
         ) from cause
     return found
 
@@ -163,22 +163,19 @@ def fetch(url: str, *, limit: int) -> bytes:
     """
     try:
         files, path = filesystem(url)
-        with files.open(path, "rb") as stream:
+        with as_os_error(url), files.open(path, "rb") as stream:
             data: bytes = stream.read(limit + 1)
     except FileNotFoundError as cause:
         raise ImageError(
             f"{url}: no such file; check the URL", code="IMAGE_MISSING", stage="read"
         ) from cause
-    except MemoryError:
-        raise
     except MissingPackage:
         raise  # of the machine, not of this picture
     except ConfigError as error:
         raise ImageError(str(error), code="IMAGE_READ_FAILED", stage="read") from error
-    except Exception as cause:  # each package of fsspec's has kinds of its own
+    except OSError as cause:
         raise ImageError(
-            f"{url}: cannot be read ({_told(cause)}); check the URL and your "
-            "credentials",
+            f"{url}: cannot be read ({cause}); check the URL and your credentials",
             code="IMAGE_READ_FAILED",
             stage="read",
         ) from cause
@@ -243,8 +240,9 @@ class Folder:
         new = path.with_name(f".{path.name}.{os.getpid()}.new")
         self._files.pipe_file(str(new), data)
         try:
-            self._files.mv(str(new), str(path))
-        except Exception:  # such as HDFS, which replaces nothing
+            with as_os_error(self.place):
+                self._files.mv(str(new), str(path))
+        except OSError:  # such as of HDFS, which replaces nothing
             if not self._files.exists(str(path)):
                 raise
             self._files.rm_file(str(path))
@@ -342,19 +340,19 @@ class Folder:
 
 @contextmanager
 def as_os_error(place: str) -> Iterator[None]:
-    """Let what goes wrong at a URL be an OSError: packages have kinds of their own."""
+    """Let what fsspec's packages raise be an OSError.
+
+    They are plug-ins, found by the scheme, with kinds of errors of their own.
+    """
     try:
         yield
     except (OSError, MemoryError, PyimganoError):
         raise
     except Exception as cause:
-        raise OSError(f"{place}: {_told(cause)}") from cause
+        said = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+        raise OSError(f"{place}: {said}") from cause
 
 
 def _some(names: Sequence[str]) -> Iterator[Sequence[str]]:
     for first in range(0, len(names), AT_ONCE):
         yield names[first : first + AT_ONCE]
-
-
-def _told(cause: Exception) -> str:
-    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]

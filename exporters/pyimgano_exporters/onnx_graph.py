@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import warnings
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import onnx
 import torch
 
 from pyimgano_runtime.errors import ExportError
+from pyimgano_runtime.garbage import no_collection
 from pyimgano_runtime.infer_config import ModelSpec, TensorSpec
 
 from .detector_protocol import ExportableDetector
@@ -57,7 +57,7 @@ def export_graph(detector: ExportableDetector, *, features: bool = False) -> byt
     }
     example = torch.randint(0, 256, EXAMPLE_SHAPE, dtype=torch.uint8)
     try:
-        with _quiet_exporter(), _no_collection(), torch.no_grad():
+        with _quiet_exporter(), no_collection(), torch.no_grad():
             program = torch.onnx.export(
                 _WithFeatures(detector) if features else _OutputsOnly(detector),
                 (example,),
@@ -170,20 +170,3 @@ def _quiet_exporter() -> Iterator[None]:
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Leave garbage alone for the block.
-
-    Tracing makes millions of objects that live until its end; looking through them
-    again and again takes a fifth of the time.
-    """
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()

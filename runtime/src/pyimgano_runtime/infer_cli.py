@@ -217,6 +217,7 @@ def _add_gates(infer: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Judge each input, write its row, and give the exit code."""
+    from .garbage import no_collection
     from .infer_predictor import open_predictor
     from .infer_source import list_source, refuse_contradictions
     from .row_output import Drain
@@ -226,7 +227,7 @@ def run(options: argparse.Namespace) -> int:
         drain = stack.enter_context(Drain())
         writer, ledger = _writer(options, stack)
         source = list_source(options)
-        with _no_collection():
+        with no_collection():
             predictor = open_predictor(options, writer)
         if drain.asked:  # by SIGTERM, before there was anything to finish
             return 0
@@ -404,18 +405,3 @@ def _health(
     path = Path(options.health_file)
     with HealthFile(path, predictor, say=say) as health:
         yield health
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Leave garbage alone for the block: imports make many objects and no garbage."""
-    import gc
-
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from pyimgano.scoring.entries import (
     to_line,
 )
 from pyimgano.scoring.listing import Listing
+from pyimgano.scoring.places import fetch
 from pyimgano.scoring.score_folder import ScoreFolder, _parts
-from pyimgano_runtime.errors import ConfigError
+from pyimgano_runtime.errors import ConfigError, ImageError
 from pyimgano_runtime.infer_config import InputRules
 from pyimgano_runtime.predictor import Predictor
 from pyimgano_runtime.sources import list_inputs
@@ -249,22 +251,19 @@ def test_a_url_that_nobody_can_read_is_a_row_and_not_the_end(
     assert "is a chain of URLs" in chain["error"]["message"]
 
 
+@pytest.mark.skipif(find_spec("gcsfs") is not None, reason="gcsfs is installed")
 def test_a_package_that_is_missing_is_told_before_anything_is_scored(
     tmp_path: Path, run_cli: Run
 ) -> None:
-    pytest.importorskip("fsspec")
     names = tmp_path / "names.txt"
-    names.write_text("hdfs-of-nobody.png\nhttp://127.0.0.1:9/x.png\n", encoding="utf-8")
-    command = ["score", "--bundle", DEMO, "--output", tmp_path / "o", "--input", names]
+    names.write_text("a.png\ngs://bucket/b.png\n", encoding="utf-8")
+    output = tmp_path / "o"
+    command = ["score", "--bundle", DEMO, "--output", output, "--input", names]
     result = run_cli(*command)
-    try:
-        import aiohttp  # noqa: F401
-    except ImportError:
-        assert result.code == 2
-        assert "install the package" in result.stderr
-        assert not (tmp_path / "o").exists()
-    else:
-        assert result.code == 1
+    assert result.code == 2
+    assert "gs://bucket/b.png: cannot be opened" in result.stderr
+    assert "install the package" in result.stderr
+    assert not output.exists()
 
 
 def test_one_damaged_table_does_not_keep_others_waiting(
@@ -354,6 +353,22 @@ def test_one_host_that_does_not_answer_is_not_the_end(
     rows = score("--input", names, "--input", file)
     assert [row["ok"] for row in rows] == [True, False, False, True] * 2
     assert {r["error"]["code"] for r in rows if not r["ok"]} == {"IMAGE_READ_FAILED"}
+
+
+def test_an_error_of_a_packages_own_kind_is_a_row() -> None:
+    """Such as the 403 of aiohttp or missing credentials of botocore: no OSError."""
+    import fsspec
+
+    class Forbidden(fsspec.AbstractFileSystem):  # type: ignore[misc]
+        protocol = "forbidden"
+
+        def _open(self, path: str, *given: Any, **named: Any) -> Any:
+            raise RuntimeError(f"403 for {path}\nand a page of HTML")
+
+    fsspec.register_implementation("forbidden", Forbidden, clobber=True)
+    with pytest.raises(ImageError, match=r"read \(403 for a.png\); check") as caught:
+        fetch("forbidden://a.png", limit=100)
+    assert caught.value.code == "IMAGE_READ_FAILED"
 
 
 def test_a_table_that_is_written_to_while_it_is_read_gives_no_rows(

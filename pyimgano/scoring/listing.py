@@ -87,7 +87,7 @@ class Listing:
 
     def _listed(self, argument: str) -> Iterator[Entry]:
         try:
-            with as_os_error(argument):
+            with as_os_error():
                 yield from self._of(argument)
         except OSError as cause:
             raise ConfigError(

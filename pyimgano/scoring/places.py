@@ -83,7 +83,7 @@ def filesystem(url: str) -> tuple[AbstractFileSystem, str]:
 
     require_package(url)
     try:
-        with as_os_error(url):
+        with as_os_error():
             found: tuple[AbstractFileSystem, str] = fsspec.core.url_to_fs(url)
     except OSError as cause:
         raise ConfigError(
@@ -163,7 +163,7 @@ def fetch(url: str, *, limit: int) -> bytes:
     """
     try:
         files, path = filesystem(url)
-        with as_os_error(url), files.open(path, "rb") as stream:
+        with as_os_error(), files.open(path, "rb") as stream:
             data: bytes = stream.read(limit + 1)
     except FileNotFoundError as cause:
         raise ImageError(
@@ -339,10 +339,13 @@ class Folder:
 
 
 @contextmanager
-def as_os_error(place: str) -> Iterator[None]:
+def as_os_error(place: str | None = None) -> Iterator[None]:
     """Let what fsspec's packages raise be an OSError.
 
     They are plug-ins, found by the scheme, with kinds of errors of their own.
+
+    Args:
+        place: named in front, where the caller does not.
     """
     try:
         yield
@@ -350,7 +353,7 @@ def as_os_error(place: str) -> Iterator[None]:
         raise
     except Exception as cause:
         said = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
-        raise OSError(f"{place}: {said}") from cause
+        raise OSError(said if place is None else f"{place}: {said}") from cause
 
 
 def _some(names: Sequence[str]) -> Iterator[Sequence[str]]:

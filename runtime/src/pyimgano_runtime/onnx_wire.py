@@ -98,7 +98,10 @@ def fields(view: memoryview, kinds: Kinds) -> Iterator[tuple[int, int, memoryvie
     seen = set()
     position, end = 0, len(view)
     while position < end:
-        key, position = varint(view, position)
+        # Keys and lengths of one byte are most of a file, and opening one waits here.
+        key, position = view[position], position + 1
+        if key >= 0x80:
+            key, position = varint(view, position - 1)
         if key >= 1 << 32:
             # onnxruntime's parser takes the lower 32 bits: a field that it sees and
             # that we would pass by.
@@ -114,9 +117,12 @@ def fields(view: memoryview, kinds: Kinds) -> Iterator[tuple[int, int, memoryvie
             value, position = varint(view, position)
             yield number, value, view[:0]
             continue
-        length = {EIGHT: 8, FOUR: 4}.get(wire, 0)
-        if wire == BYTES:
-            length, position = varint(view, position)
+        if wire != BYTES:
+            length = 8 if wire == EIGHT else 4
+        else:
+            length, position = view[position], position + 1
+            if length >= 0x80:
+                length, position = varint(view, position - 1)
             if not length and len(wires) > 1:
                 # No writer makes one; empty bytes mean "not packed" to our readers.
                 raise ValueError(f"field {number} is packed and empty")

@@ -5,17 +5,20 @@
 Two sides in turns, in one process: `extract` as every fit does it (files decoded ahead,
 resize, features on one grid, kept), and the backbone alone on as many tensors of its
 input's size, in equal batches. The share is the backbone's time by that of `extract`.
+Several sizes of a batch are measured in turns too.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,19 +35,19 @@ GOAL: Final = 0.85
 PRESETS: Final = ("fast", None)
 
 
-def measure(folder: Path, preset: str | None, options: Any) -> dict[str, Any]:
-    """Give the share on one set, by the clock and by processor time."""
+def measure(folder: Path, preset: str | None, options: Any) -> list[dict[str, Any]]:
+    """Give the shares on one set, by the clock and by processor time."""
     detector: Any = create_detector("patchcore", {}, preset=preset).eval()
     lines = (folder / "manifest.jsonl").read_text("utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     good = [r["image_path"] for r in rows if r["split"] == "train" and r["label"] == 0]
     chosen = [ManifestRow(p, folder, "part", "train", 0) for p in good]
-    data = RowTrainingData(chosen[: options.pictures], input_rules())
-    n_pictures = data.n_normals
+    training = RowTrainingData(chosen[: options.pictures], input_rules())
+    n_pictures = training.n_normals
     height, width = detector.config.image_size
-    batch = torch.rand(data.batch_size, 3, height, width)
+    sizes = options.batch_sizes or [training.batch_size]
 
-    def extract() -> None:
+    def extract(size: int) -> None:
         with tempfile.TemporaryDirectory(prefix="extract-") as scratch:
             context = FitContext(
                 generator=torch.Generator().manual_seed(0),
@@ -53,39 +56,44 @@ def measure(folder: Path, preset: str | None, options: Any) -> dict[str, Any]:
                 progress=lambda step, done, total: None,
             )
             with torch.no_grad():
-                detector.extract(data, context=context)
+                detector.extract(replace(training, batch_size=size), context=context)
 
-    def backbone() -> None:
+    batch = torch.rand(max(sizes), 3, height, width)
+
+    def backbone(size: int) -> None:
         with torch.no_grad():
-            for start in range(0, n_pictures, len(batch)):
-                detector.backbone(batch[: n_pictures - start])
+            for start in range(0, n_pictures, size):
+                detector.backbone(batch[: min(size, n_pictures - start)])
 
-    sides: dict[str, Callable[[], None]] = {"extract": extract, "backbone": backbone}
-    took: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+    sides: list[Callable[[int], None]] = [extract, backbone]
+    took: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for number in range(options.rounds + 1):
-        for name, side in sides.items():
+        for size, side in itertools.product(sizes, sides):
             start, cpu = time.perf_counter(), time.process_time()
-            side()
+            side(size)
+            times = (time.perf_counter() - start, time.process_time() - cpu)
             if number:  # the first one warms up
-                took[name].append(
-                    (time.perf_counter() - start, time.process_time() - cpu)
+                took.setdefault((side.__name__, size), []).append(times)
+    return [
+        {
+            "set": folder.name,
+            "preset": preset or "default",
+            "batch": size,
+            "pictures": n_pictures,
+            "shares": {
+                key: Ratio.of(
+                    [t[place] for t in took["backbone", size]],
+                    [t[place] for t in took["extract", size]],
                 )
-    shares = {
-        key: Ratio.of(
-            [t[place] for t in took["backbone"]], [t[place] for t in took["extract"]]
-        )
-        for place, key in enumerate(("wall", "cpu"))
-    }
-    return {
-        "set": folder.name,
-        "preset": preset or "default",
-        "pictures": n_pictures,
-        "shares": shares,
-        "ms_a_picture": {
-            name: round(min(t[0] for t in times) / n_pictures * 1000, 1)
-            for name, times in took.items()
-        },
-    }
+                for place, key in enumerate(("wall", "cpu"))
+            },
+            "ms_a_picture": {
+                name: round(min(t[0] for t in took[name, size]) / n_pictures * 1000, 1)
+                for name in ("extract", "backbone")
+            },
+        }
+        for size in sizes
+    ]
 
 
 def main() -> None:
@@ -95,15 +103,19 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--batch-sizes", nargs="*", type=int, help="default: that of a training"
+    )
     options = parser.parse_args()
     data = os.environ.get("PYIMGANO_TEST_DATA")
     if data is None:
         sys.exit("PYIMGANO_TEST_DATA is not set; name the folder of reference sets")
     torch.set_num_threads(options.threads)
     found = [
-        measure(Path(data) / name, preset, options)
+        cell
         for name in options.sets
         for preset in PRESETS
+        for cell in measure(Path(data) / name, preset, options)
     ]
     told = [
         cell | {"shares": {k: r.to_json() for k, r in cell["shares"].items()}}
@@ -111,13 +123,14 @@ def main() -> None:
     ]
     print(json.dumps({"machine": machine(), "goal": GOAL, "cells": told}, indent=2))
     print(
-        "\n| set | preset | goal | share, wall | share, CPU | ms: extract, backbone |"
+        "\n| set | preset | batch | goal | share, wall | share, CPU "
+        "| ms: extract, backbone |"
     )
-    print("|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|")
     for cell in found:
         ms = cell["ms_a_picture"]
         print(
-            f"| {cell['set']} | {cell['preset']} | >= {GOAL} | "
+            f"| {cell['set']} | {cell['preset']} | {cell['batch']} | >= {GOAL} | "
             f"{cell['shares']['wall']} | {cell['shares']['cpu']} | "
             f"{ms['extract']}, {ms['backbone']} |"
         )

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -39,6 +40,11 @@ SIDE = 1000
 N_PARTS = 30
 MODELS: dict[str, dict[str, Any]] = {
     "patchcore (fast)": {"name": "patchcore", "preset": "fast"},
+    "patchcore (fast, finest grid)": {
+        "name": "patchcore",
+        "preset": "fast",
+        "options": {"grid": "finest"},
+    },
     "padim": {"name": "padim"},
     "dfm": {"name": "dfm"},
     "supersimplenet": {"name": "supersimplenet"},
@@ -68,7 +74,8 @@ def main() -> None:
     manifest = generated(options.work / "data")
     results = []
     for label in options.models:
-        bundle = trained(MODELS[label], manifest, options.work / MODELS[label]["name"])
+        folder = options.work / re.sub("[^a-z]+", "_", label).strip("_")
+        bundle = trained(MODELS[label], manifest, folder)
         for threads in options.threads:
             picture = manifest.parent / "part_00.jpg"
             steps = steps_of(MODELS[label], bundle, picture, threads)

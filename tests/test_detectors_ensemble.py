@@ -24,7 +24,7 @@ WIDE = {"name": "pixel_stats", "options": {"image_size": [32, 64]}}
 BANK = {
     "name": "patchcore",
     "preset": "fast",
-    "options": {"image_size": [64, 64], "bank_size": 50},
+    "options": {"image_size": [64, 64], "bank_size": 50, "grid": "finest"},
 }
 POSITION = {"name": "padim", "options": {"image_size": [64, 64]}}
 

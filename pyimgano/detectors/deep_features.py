@@ -2,13 +2,14 @@
 
 PatchCore, section 3.1 (Roth et al., "Towards total recall in industrial anomaly
 detection", CVPR 2022): features of several depths, each averaged over its
-neighbourhood, are brought to the finest tap's grid and stacked.
+neighbourhood, are brought to the finest tap's grid and stacked. On the coarsest tap's
+grid instead, there are a quarter of the patches for two strides that differ by two.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
@@ -18,11 +19,17 @@ from pyimgano.backbones.interface import Backbone
 
 from .layers import LocalAverage, PixelInput
 
+GRIDS: Final = ("finest", "coarsest")
+
 
 class DeepFeatures(nn.Module):
     """(N, H, W, 3) uint8 images -> (N, C, h, w) float32 features.
 
-    The grid is that of the finest tap; C is the sum of the taps' channels.
+    C is the sum of the taps' channels.
+
+    Args:
+        grid: of `GRIDS`: the tap whose grid (h, w) is. Coarser taps are interpolated
+            to it, finer ones averaged over its cells.
     """
 
     def __init__(
@@ -31,8 +38,10 @@ class DeepFeatures(nn.Module):
         image_size: tuple[int, int],
         *,
         geometry: str = "stretch",
+        grid: str = "finest",
     ) -> None:
         super().__init__()
+        self.grid = grid
         self.pixels = PixelInput(
             image_size,
             mean=backbone.pixel_mean,
@@ -44,18 +53,15 @@ class DeepFeatures(nn.Module):
 
     def forward(self, images_u8: Tensor, backbone: Backbone) -> Tensor:
         levels = [self.average(level) for level in backbone(self.pixels(images_u8))]
-        grid = max((level.shape[-2:] for level in levels), key=lambda size: size[0])
-        on_grid = [
-            F.interpolate(level, size=grid, mode="bilinear", align_corners=False)
-            if level.shape[-2:] != grid
-            else level
-            for level in levels
-        ]
+        sizes = [(level.shape[2], level.shape[3]) for level in levels]
+        pick = {"finest": max, "coarsest": min}[self.grid]
+        grid = pick(sizes, key=lambda size: size[0])
+        on_grid = [_on_grid(level, grid) for level in levels]
         return torch.cat(on_grid, dim=1)  # (N, C, h, w)
 
     def key(self, backbone: Backbone) -> Hashable:
         """Give what makes the features of two instances equal."""
-        return (id(backbone), self.pixels.image_size, self.pixels.geometry)
+        return (id(backbone), self.pixels.image_size, self.pixels.geometry, self.grid)
 
     @torch.no_grad()
     def shape_of(self, backbone: Backbone) -> tuple[int, int, int]:
@@ -73,3 +79,13 @@ class DeepFeatures(nn.Module):
     def describe(self) -> list[dict[str, Any]]:
         """Give the steps as infer_config.json lists them."""
         return self.pixels.describe()
+
+
+def _on_grid(level: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Bring a tap (N, C, H, W) to a grid (h, w)."""
+    height, width = level.shape[2:]
+    if (height, width) == grid:
+        return level
+    if height < grid[0]:
+        return F.interpolate(level, size=grid, mode="bilinear", align_corners=False)
+    return F.adaptive_avg_pool2d(level, grid)

@@ -37,9 +37,15 @@ from .interface import Detector, FitContext
 LEAST_SPREAD: Final = 0.01
 SMALLEST_SPREAD: Final = 1e-6
 
+# On the finest grid: that of padim, with which it shares its features in "fast".
+_FAST_PATCHCORE: Final[dict[str, Any]] = {
+    "name": "patchcore",
+    "preset": "fast",
+    "options": {"grid": "finest", "sigma_px": 8.0},
+}
 DEFAULT_MEMBERS: Final[dict[str, Any]] = {
     "patchcore": {"name": "patchcore"},
-    "patchcore_fast": {"name": "patchcore", "preset": "fast"},
+    "patchcore_fast": _FAST_PATCHCORE,
     "padim": {
         "name": "padim",
         "options": {"backbone": "efficientnet_lite2"},
@@ -127,7 +133,7 @@ class Ensemble(FeatureDetector):
         "fast": {
             "members": {
                 "padim": {"name": "padim"},
-                "patchcore": {"name": "patchcore", "preset": "fast"},
+                "patchcore": _FAST_PATCHCORE,
             }
         },
     }

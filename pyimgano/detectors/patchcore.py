@@ -18,7 +18,7 @@ from pyimgano.option_fields import option
 from pyimgano_runtime.errors import ConfigError
 
 from .covering_bank import covering_bank
-from .deep_features import DeepFeatures
+from .deep_features import GRIDS, DeepFeatures
 from .feature_detector import FeatureDetector
 from .feature_set import FeatureSet
 from .interface import FitContext
@@ -43,6 +43,13 @@ class PatchCoreConfig:
         '"stretch": both axes scaled on their own; "letterbox": aspect ratio kept, the '
         "rest filled with the picture's border pixels",
         choices=("stretch", "letterbox"),
+    )
+    grid: str = option(
+        "finest",
+        '"finest": patches lie on the grid of the finest tap; "coarsest": on that of '
+        "the coarsest, over whose cells the others are averaged: a quarter of the "
+        "patches to search for, and a coarser map",
+        choices=GRIDS,
     )
     bank_size: int = option(2000, "normal patches kept", low=1, high=1_000_000)
     candidates: int = option(
@@ -95,7 +102,12 @@ class PatchCore(FeatureDetector):
     Config: ClassVar[type[Any]] = PatchCoreConfig
     needs_weights = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "fast": {"backbone": "efficientnet_lite0", "image_size": (256, 256)},
+        "fast": {
+            "backbone": "efficientnet_lite0",
+            "image_size": (256, 256),
+            "grid": "coarsest",
+            "sigma_px": 4.0,
+        },
         "fine": {"bank_size": 4000, "image_size": (512, 512)},
     }
 
@@ -108,7 +120,10 @@ class PatchCore(FeatureDetector):
         super().__init__(config, backbone=backbone)
         assert backbone is not None
         self.deep_features = DeepFeatures(
-            backbone, config.image_size, geometry=config.geometry
+            backbone,
+            config.image_size,
+            geometry=config.geometry,
+            grid=config.grid,
         )
         self.map_output = MapOutput(
             config.image_size,
@@ -133,7 +148,7 @@ class PatchCore(FeatureDetector):
         self.bank_neighbours: Tensor  # (M, b) nearest bank patches of each bank patch
 
     def features(self, images_u8: Tensor) -> Tensor:
-        """Give (N, C, h, w) features on the finest tap's grid."""
+        """Give (N, C, h, w) features on the grid of `config.grid`."""
         features: Tensor = self.deep_features(images_u8, self.backbone)
         return features
 

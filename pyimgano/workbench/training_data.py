@@ -47,7 +47,8 @@ class RowTrainingData:
     rules: InputRules
     tuning_rows: Sequence[ManifestRow] = ()
     defect_rows: Sequence[ManifestRow] = ()
-    batch_size: int = 8
+    # More only leaves the caches: its tensors are mapped anew, page by page, each time.
+    batch_size: int = 2
     augmentation: Augmentation = NO_COPIES
     seed: int = 0  # of the copies
     tiling: Tiling | None = None  # cuts every picture, at training as at inference

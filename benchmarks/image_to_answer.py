@@ -9,6 +9,9 @@ onnxruntime, same taps, at the model's size. The parts of the whole are timed be
 them: decode, the graph up to the resized pixels, the backbone, and by subtraction what
 follows it. The JSON has all of it, the Markdown on stdout is the table of
 docs/performance.md.
+
+--profile prints instead the nodes of each graph that cost most, by onnxruntime's
+profiler: the fastest of the runs, convolutions together.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +74,7 @@ def main() -> None:
         default="wall",
         help="processor: time of all threads together; on a loaded machine",
     )
+    parser.add_argument("--profile", action="store_true", help="the costliest nodes")
     options = parser.parse_args()
     manifest = generated(options.work / "data")
     results = []
@@ -78,11 +83,16 @@ def main() -> None:
         bundle = trained(MODELS[label], manifest, folder)
         for threads in options.threads:
             picture = manifest.parent / "part_00.jpg"
+            if options.profile:
+                print_profile(label, bundle, picture, threads, options.rounds)
+                continue
             steps = steps_of(MODELS[label], bundle, picture, threads)
             times = measured(steps, options.rounds, CLOCKS[options.clock])
             facts = {"model": label, "threads": threads, "clock": options.clock}
             results.append({**facts, **summary(times)})
             print(row(results[-1]), file=sys.stderr)
+    if options.profile:
+        return
     options.output.write_text(json.dumps(results, indent=2), encoding="utf-8")
     parts = " | ".join(f"{part} ms" for part in PARTS)
     print(f"| detector | threads | image to result / limit | {parts} |")
@@ -149,6 +159,34 @@ def steps_of(
     }
 
 
+def print_profile(
+    label: str, bundle: Path, picture: Path, threads: int, rounds: int
+) -> None:
+    """Print the nodes of a bundle's graph that cost most, in its optimized form."""
+    image = Predictor.open(bundle, threads=threads).read(picture)
+    (graph,) = (bundle / "models").glob("*.onnx")
+    with tempfile.TemporaryDirectory(prefix="profile-") as scratch:
+        profiled = session(graph.read_bytes(), threads, profile=f"{scratch}/run")
+        for _ in range(rounds):
+            profiled.run(None, {"image": image[None]})
+        events = json.loads(Path(profiled.end_profiling()).read_text(encoding="utf-8"))
+    took: dict[tuple[str, str], list[float]] = {}
+    for event in events:
+        if event["name"].endswith("_kernel_time"):
+            operator = event["args"]["op_name"]
+            shape = " ".join(str(s) for s in event["args"]["output_type_shape"])
+            took.setdefault((event["name"], f"{operator} -> {shape}"), []).append(
+                event["dur"] / 1000
+            )
+    costs: dict[str, float] = {}
+    for (_, node), ms in took.items():
+        own = "Conv, all of them" if node.startswith("Conv ") else node
+        costs[own] = costs.get(own, 0.0) + min(ms)
+    print(f"\n{label}, {threads} threads\n\n| node | ms |\n|---|---|")
+    for node, cost in sorted(costs.items(), key=lambda item: -item[1])[:8]:
+        print(f"| {node} | {cost:.2f} |")
+
+
 def measured(
     steps: dict[str, Step], rounds: int, clock: Callable[[], float]
 ) -> dict[str, list[float]]:
@@ -205,9 +243,12 @@ def backbone_alone(model: dict[str, Any]) -> tuple[bytes, tuple[int, ...]]:
     return data, shape
 
 
-def session(data: bytes, threads: int) -> Any:
+def session(data: bytes, threads: int, *, profile: str | None = None) -> Any:
     """Give a session with the options of the runtime's engine."""
     options = onnxruntime.SessionOptions()
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = profile
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

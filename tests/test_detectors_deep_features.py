@@ -75,6 +75,15 @@ def test_cells_of_a_grid_that_does_not_fit_overlap(backbone: Any) -> None:
     torch.testing.assert_close(own[:, :, 3, 2], fine[:, :, 6:, 4:6].mean(dim=(2, 3)))
 
 
+@torch.no_grad()
+def test_features_do_not_depend_on_what_shares_a_batch(backbone: Any) -> None:
+    deep = DeepFeatures(backbone, (96, 96))
+    images = torch.cat([pictures(80, 90), pictures(80, 90).flip(2)])
+    together = deep(images, backbone)
+    alone = torch.cat([deep(image, backbone) for image in images.split(1)])
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
+
+
 def test_features_of_two_grids_are_not_shared(backbone: Any) -> None:
     grids = [DeepFeatures(backbone, (96, 96), grid=g) for g in ("finest", "coarsest")]
     assert len({deep.key(backbone) for deep in grids}) == 2

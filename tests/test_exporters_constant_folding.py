@@ -100,6 +100,27 @@ def test_nothing_is_stored_a_second_time_in_another_form() -> None:
     assert np.array_equal(answer(made), before)
 
 
+def test_a_part_is_folded_where_the_whole_would_be_too_large() -> None:
+    """A bank beside its squares is larger than the file may grow; they are not."""
+    node = helper.make_node
+    made = model(
+        [
+            node("Transpose", ["bank"], ["columns"], perm=[1, 0]),
+            node("Pow", ["bank", "two"], ["squares"]),
+            node("ReduceSum", ["squares", "axis"], ["lengths"], keepdims=1),
+            node("Concat", ["bank", "lengths"], ["wide"], axis=1),
+            node("MatMul", ["x", "columns"], ["near"]),
+            node("MatMul", ["near", "wide"], ["y"]),
+        ],
+        columns=WIDTH + 1,
+    )
+    before = answer(made)
+    assert fold_constants(made) == 1
+    assert operators(made) == ["Transpose", "Concat", "MatMul", "MatMul"]
+    assert {tensor.name for tensor in made.graph.initializer} == {"bank", "lengths"}
+    assert np.array_equal(answer(made), before)
+
+
 def test_what_is_drawn_anew_at_every_run_stays_in_the_graph() -> None:
     node = helper.make_node
     made = model(

@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from pyimgano.detectors import create_detector
 from pyimgano.detectors.layers import PixelInput
 from pyimgano.detectors.nearest_neighbour import nearest
 from pyimgano_exporters.onnx_graph import export_graph
@@ -117,3 +118,18 @@ def test_a_search_costs_little_more_than_its_matrix_product() -> None:
     ms = processor_ms(sessions, {"queries": queries.numpy()})
     print(f"{ms['search'] / ms['product']:.2f} x ({ms})")
     assert ms["search"] < 1.5 * ms["product"]
+
+
+@pytest.mark.bench
+def test_the_coarser_grid_saves_a_third_of_a_picture() -> None:
+    sessions = {}
+    for grid in ("finest", "coarsest"):
+        options = {"grid": grid, "image_size": MODEL_SIZE}
+        detector: Any = create_detector("patchcore", options, preset="fast")
+        generator = torch.Generator().manual_seed(0)
+        detector.bank = torch.randn(2000, 152, generator=generator)
+        sessions[grid] = session(export_graph(detector.eval()))
+    image = np.random.default_rng(0).integers(0, 256, (1, *MODEL_SIZE, 3), np.uint8)
+    ms = processor_ms(sessions, {"image": image})
+    print(f"{ms['coarsest'] / ms['finest']:.2f} x ({ms})")
+    assert ms["coarsest"] < 0.8 * ms["finest"]

@@ -27,24 +27,28 @@ def fold_constants(model: onnx.ModelProto) -> int:
     onnxruntime computes them, as it would when it opens the model.
     """
     graph = model.graph
-    constants = {tensor.name for tensor in graph.initializer}
+    initializers = list(graph.initializer)
+    constants = {tensor.name for tensor in initializers}
     nodes = []  # of constants alone, in their order
     for node in graph.node:
         if _is_pure(node) and all(name in constants for name in node.input if name):
             constants.update(node.output)
             nodes.append(node)
-    computed = {name for node in nodes for name in node.output}
-    wanted = sorted(set(_read_elsewhere(graph, nodes)) & computed)
-    if not wanted:
-        return 0
-    values = dict(zip(wanted, _results(model, nodes, wanted), strict=True))
-    # The small ones first: they free what a large one may then stand for.
-    folded = [
-        name
-        for name in sorted(wanted, key=lambda name: values[name].nbytes)
-        if _put(graph, name, values[name])
-    ]
-    return len(folded)
+    made_by = {name: node for node in nodes for name in node.output}
+    wanted = set(_read_elsewhere(graph, nodes)) & made_by.keys()
+    n_folded = 0
+    while wanted:
+        names = sorted(wanted)
+        results = _results(model, nodes, initializers, names)
+        values = dict(zip(names, results, strict=True))
+        # The small ones first: they free what a large one may then stand for.
+        names.sort(key=lambda name: values[name].nbytes)
+        refused = [name for name in names if not _put(graph, name, values[name])]
+        n_folded += len(names) - len(refused)
+        # What is too large as a whole may hold a part that is not.
+        inner = {part for name in refused for part in made_by[name].input}
+        wanted = inner & made_by.keys()
+    return n_folded
 
 
 def _is_pure(node: Any) -> bool:
@@ -67,12 +71,10 @@ def _read_elsewhere(graph: Any, constant: list[Any]) -> Iterator[str]:
 
 
 def _results(
-    model: onnx.ModelProto, nodes: list[Any], wanted: list[str]
+    model: onnx.ModelProto, nodes: list[Any], initializers: list[Any], wanted: list[str]
 ) -> list[npt.NDArray[Any]]:
     outputs = [onnx.helper.make_empty_tensor_value_info(name) for name in wanted]
-    part = onnx.helper.make_graph(
-        nodes, "constants", [], outputs, model.graph.initializer
-    )
+    part = onnx.helper.make_graph(nodes, "constants", [], outputs, initializers)
     data = onnx.helper.make_model(
         part, opset_imports=model.opset_import, ir_version=model.ir_version
     ).SerializeToString()

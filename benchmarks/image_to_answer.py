@@ -47,7 +47,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "patchcore (fast, finest grid)": {
         "name": "patchcore",
         "preset": "fast",
-        "options": {"grid": "finest"},
+        "options": {"grid": "finest", "sigma_px": 8},
     },
     "padim": {"name": "padim"},
     "dfm": {"name": "dfm"},

@@ -78,15 +78,20 @@ def test_cells_of_a_grid_that_does_not_fit_overlap(backbone: Any) -> None:
 @torch.no_grad()
 def test_features_do_not_depend_on_what_shares_a_batch(backbone: Any) -> None:
     deep = DeepFeatures(backbone, (96, 96))
-    images = torch.cat([pictures(80, 90), pictures(80, 90).flip(2)])
+    some = pictures(80, 90)
+    images = torch.cat([some, some.flip(1), some.flip(2), 255 - some])
     together = deep(images, backbone)
-    alone = torch.cat([deep(image, backbone) for image in images.split(1)])
-    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
+    for size in (1, 2):
+        parts = torch.cat([deep(part, backbone) for part in images.split(size)])
+        torch.testing.assert_close(together, parts, rtol=1e-5, atol=1e-5)
 
 
 def test_features_of_two_grids_are_not_shared(backbone: Any) -> None:
     grids = [DeepFeatures(backbone, (96, 96), grid=g) for g in ("finest", "coarsest")]
     assert len({deep.key(backbone) for deep in grids}) == 2
+    one = create_backbone("efficientnet_lite0", taps=("stage5",), pretrained=False)
+    grids = [DeepFeatures(one, (96, 96), grid=g) for g in ("finest", "coarsest")]
+    assert len({deep.key(one) for deep in grids}) == 1  # there is no other grid
 
 
 @pytest.mark.parametrize("size", [(64, 64), (72, 96)])

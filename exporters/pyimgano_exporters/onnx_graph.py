@@ -15,7 +15,6 @@ from pyimgano_runtime.errors import ExportError
 from pyimgano_runtime.garbage import no_collection
 from pyimgano_runtime.infer_config import ModelSpec, TensorSpec
 
-from .constant_folding import fold_constants
 from .detector_protocol import ExportableDetector
 from .graph_split import FEATURES
 from .half_storage import use_half_storage
@@ -81,7 +80,6 @@ def export_graph(detector: ExportableDetector, *, features: bool = False) -> byt
     assert program is not None
     model = program.model_proto
     use_integer_products(model.graph)  # before the types of its tensors are removed
-    fold_constants(model)
     use_half_storage(model.graph)
     strip(model)
     data: bytes = model.SerializeToString(deterministic=True)

@@ -61,7 +61,9 @@ class DeepFeatures(nn.Module):
 
     def key(self, backbone: Backbone) -> Hashable:
         """Give what makes the features of two instances equal."""
-        return (id(backbone), self.pixels.image_size, self.pixels.geometry, self.grid)
+        several = len({tap.stride for tap in backbone.taps}) > 1
+        grid = self.grid if several else None  # of one stride there is one grid
+        return (id(backbone), self.pixels.image_size, self.pixels.geometry, grid)
 
     @torch.no_grad()
     def shape_of(self, backbone: Backbone) -> tuple[int, int, int]:

@@ -48,8 +48,7 @@ def _closeness(queries: Tensor, bank: Tensor) -> Tensor:
     """Give (|q|^2 - |q - b|^2) / 2 for every pair: (Q, M).
 
     One matrix product, [q, 1] times [b, -|b|^2 / 2]: no second pass over all pairs adds
-    the squares. These are a constant that an export computes, so that a device opens a
-    bank with few copies of it.
+    the squares, and the bank's side is a constant of the graph.
     """
     halves = bank.square().sum(dim=1, keepdim=True) * -0.5  # (M, 1)
     return F.linear(F.pad(queries, (0, 1), value=1.0), torch.cat([bank, halves], dim=1))

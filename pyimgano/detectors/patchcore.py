@@ -47,8 +47,8 @@ class PatchCoreConfig:
     grid: str = option(
         "finest",
         '"finest": patches lie on the grid of the finest tap; "coarsest": on that of '
-        "the coarsest, over whose cells the others are averaged: a quarter of the "
-        "patches to search for, and a coarser map",
+        "the coarsest, over whose cells the others are averaged: fewer patches to "
+        "search for (a quarter, for strides 8 and 16), and a coarser map",
         choices=GRIDS,
     )
     bank_size: int = option(2000, "normal patches kept", low=1, high=1_000_000)

@@ -6,7 +6,8 @@
 
 100 train pictures of a reference set, EfficientNet-Lite0 at 256 px, 1,000 picks. Each
 side runs in a process of its own, in turn. The covering radius of both banks is taken
-over all patches, in the features as they are, and set against the exact greedy's.
+over all patches, in the features as they are, and set against the exact greedy's; the
+image AUROC of each bank is that of our patchcore with it, on the set's test pictures.
 Without --peer only our side is measured.
 """
 
@@ -33,6 +34,7 @@ from pyimgano.detectors.coreset import coverage_radius, greedy_coreset
 from pyimgano.detectors.covering_bank import covering_bank, patches_of
 from pyimgano.detectors.feature_set import FeatureSet
 from pyimgano.detectors.nearest_neighbour import sampled_patches
+from pyimgano.metrics.image import auroc
 from pyimgano.workbench.runner import input_rules
 
 PEER = Path(__file__).parent / "peers" / "anomalib_patchcore.py"
@@ -88,6 +90,7 @@ def measure(folder: Path, scratch: Path, options: argparse.Namespace) -> dict[st
         patches, options.count, generator=torch.Generator().manual_seed(0)
     )
     exact_radius = coverage_radius(patches, exact)
+    test = tested(folder)
 
     own = [sys.executable, __file__, "--features", str(scratch / "maps.npy")]
     sides = {f"ours, {n:,}": [*own, "--ours", str(n)] for n in options.candidates}
@@ -105,25 +108,55 @@ def measure(folder: Path, scratch: Path, options: argparse.Namespace) -> dict[st
                 [*command, *more], stdout=subprocess.PIPE, check=True, text=True
             )
             cell = json.loads(done.stdout.splitlines()[-1])
-            radius = radius_of(patches, torch.from_numpy(np.load(picks)))
-            found[name].append(cell | {"radius": radius / exact_radius})
+            bank = torch.from_numpy(np.load(picks))
+            vectors = patches[bank] if bank.dtype == torch.int64 else bank
+            radius = radius_of(patches, vectors)
+            cell |= {"radius": radius / exact_radius}
+            found[name].append(cell | {"image_auroc": image_auroc(vectors, test)})
     return {"patches": len(patches), "sides": found}
 
 
 def features_of(folder: Path, count: int) -> Any:
     """Give the features (n, C, h, w) of the first train normals."""
+    good = [r for r in rows_of(folder) if r["split"] == "train" and r["label"] == 0]
+    return maps_of(folder, good[:count])
+
+
+def tested(folder: Path) -> tuple[Any, list[int]]:
+    """Give the features (n, C, h, w) of the test pictures, and their labels."""
+    rows = [row for row in rows_of(folder) if row["split"] == "test"]
+    return maps_of(folder, rows), [row["label"] for row in rows]
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    """Give the rows of a set's manifest."""
+    lines = (folder / "manifest.jsonl").read_text("utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def maps_of(folder: Path, rows: list[dict[str, Any]]) -> Any:
+    """Give the features (n, C, h, w) of pictures."""
     torch.set_num_threads(2)
     detector: Any = create_detector("patchcore", our_options()).eval()
-    lines = (folder / "manifest.jsonl").read_text("utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
-    good = [r["image_path"] for r in rows if r["split"] == "train" and r["label"] == 0]
     maps = []
-    for path in good[:count]:
-        row = ManifestRow(path, folder, "part", "train", 0)
+    for named in rows:
+        row = ManifestRow(named["image_path"], folder, "part", "train", 0)
         image = read_training_image(row, input_rules())
         with torch.no_grad():
             maps.append(detector.features(torch.from_numpy(image)[None]).numpy())
     return np.concatenate(maps)
+
+
+@torch.no_grad()
+def image_auroc(bank: torch.Tensor, test: tuple[Any, list[int]]) -> float:
+    """Give the image AUROC of patchcore with a bank (K, C)."""
+    maps, labels = test
+    detector: Any = create_detector("patchcore", our_options()).eval()
+    detector.center = bank.mean(dim=0)
+    detector.bank = bank - detector.center
+    parts = torch.from_numpy(maps).split(8)
+    scores = torch.cat([detector.score_features(part)[0] for part in parts])
+    return auroc(scores.numpy().astype(np.float64), np.array(labels))
 
 
 def our_options() -> dict[str, Any]:
@@ -163,13 +196,12 @@ def our_coreset(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def radius_of(patches: torch.Tensor, bank: torch.Tensor) -> float:
-    """Give the covering radius of a bank: rows of the patches (K,), or vectors (K, C).
+    """Give the covering radius of a bank (K, C).
 
     In float64, so that it can judge between float32 implementations.
     """
-    vectors = patches[bank] if bank.dtype == torch.int64 else bank
     center = patches.mean(dim=0)
-    picks = (vectors - center).double()
+    picks = (bank - center).double()
     return max(
         float(torch.cdist((chunk - center).double(), picks).amin(dim=1).max())
         for chunk in torch.split(patches, 4096)
@@ -178,8 +210,9 @@ def radius_of(patches: torch.Tensor, bank: torch.Tensor) -> float:
 
 def print_table(results: list[dict[str, Any]]) -> None:
     """Print the Markdown table: times are ratios against our first side, per round."""
-    print("| set | side | CPU s | CPU against ours | wall against ours | radius |")
-    print("|---|---|---|---|---|---|")
+    columns = ("CPU s", "CPU against ours", "wall against ours", "radius")
+    print(f"| set | side | {' | '.join(columns)} | image AUROC |")
+    print("|---|---|---|---|---|---|---|")
     for result in results:
         sides = result["sides"]
         base = next(iter(sides.values()))
@@ -191,6 +224,7 @@ def print_table(results: list[dict[str, Any]]) -> None:
                 ratios(cells, base, "cpu_seconds"),
                 ratios(cells, base, "seconds"),
                 f"{max(cell['radius'] for cell in cells):.3f} x exact",
+                f"{min(cell['image_auroc'] for cell in cells):.3f}",
             )
             print("| " + " | ".join(values) + " |")
 

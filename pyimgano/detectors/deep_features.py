@@ -3,7 +3,7 @@
 PatchCore, section 3.1 (Roth et al., "Towards total recall in industrial anomaly
 detection", CVPR 2022): features of several depths, each averaged over its
 neighbourhood, are brought to the finest tap's grid and stacked. On the coarsest tap's
-grid instead, there are a quarter of the patches for two strides that differ by two.
+grid there are fewer patches: a quarter for strides 8 and 16.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class DeepFeatures(nn.Module):
     C is the sum of the taps' channels.
 
     Args:
-        grid: of `GRIDS`: the tap whose grid (h, w) is. Coarser taps are interpolated
-            to it, finer ones averaged over its cells.
+        grid: of `GRIDS`: which tap's grid (h, w) is taken. Coarser taps are
+            interpolated to it, finer ones averaged over its cells.
     """
 
     def __init__(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,11 @@ from hypothesis import settings
 # Some tests import onnxruntime themselves, past `quiet_onnxruntime`: no telemetry from
 # there either. It works only before the first import of onnxruntime.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+# A script's `pytest &` and `nohup` leave SIGINT ignored, here and in every process that
+# a test starts and interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline: a busy machine is no finding. The same examples in every run.
 settings.register_profile("tests", deadline=None, derandomize=True, max_examples=60)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 from pathlib import Path
@@ -165,6 +166,27 @@ def test_an_interrupted_run_leaves_its_report(
     report = json.loads(path.read_text())
     assert report["ended"] == "interrupted"
     assert report["counts"]["inputs"] == lines_in(tmp_path / "rows.partial")
+
+
+def test_an_interrupt_between_a_row_and_its_count_waits_for_the_count(
+    bundle: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, path = tmp_path / "rows", tmp_path / "report.json"
+    real_write = os.write
+
+    def write_then_interrupt(descriptor: int, data: bytes) -> int:
+        written = real_write(descriptor, data)
+        signal.raise_signal(signal.SIGINT)
+        return written
+
+    command = ["infer", "--bundle", bundle, "--output", str(output), str(photos)]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", write_then_interrupt)
+        assert main([*command, "--run-report", str(path)]) == 130
+    report = json.loads(path.read_text())
+    assert report["ended"] == "interrupted"
+    assert report["counts"]["inputs"] == lines_in(tmp_path / "rows.partial") == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize(

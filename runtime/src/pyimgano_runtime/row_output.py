@@ -11,7 +11,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
@@ -75,7 +75,8 @@ def write_rows(
 ) -> Tally:
     """Judge each input, write its row and its pictures, and say how it went.
 
-    SIGTERM ends it after the pictures at hand.
+    SIGTERM ends it after the pictures at hand, SIGINT at once, but never between a row
+    and its counts.
 
     Args:
         say: takes a line for the person at the screen; stdout may be carrying rows.
@@ -106,10 +107,11 @@ def write_rows(
                 # First the pictures: a kill between leaves no row without them.
                 if image is not None and prediction is not None:
                     saver.save(Path(row["input"]), image, prediction)
-                writer.write(row)
-                tally.add(row)
-                if observe is not None:
-                    observe(row)
+                with drain.whole():
+                    writer.write(row)
+                    tally.add(row)
+                    if observe is not None:
+                        observe(row)
                 if watch is not None and image is not None and prediction is not None:
                     watch.add(image, prediction)
                 # The rows go to a file: say on the screen what is wrong.
@@ -216,21 +218,52 @@ def refuse_inside(path: Path, bundle: Path, *, flag: str = "--output") -> None:
 
 
 class Drain:
-    """Turns SIGTERM into a wish: the picture at hand is finished, then no more."""
+    """What signals do to a run: none of them comes between a row and its counts.
+
+    SIGTERM is a wish: the picture at hand is finished, then no more. SIGINT interrupts
+    at once, save in a block of `whole`, where it waits for the end of the block; a
+    second one does not wait, since the block may hang on a pipe that nobody reads.
+    """
 
     def __enter__(self) -> Drain:
         self.asked = False
-        self._before: Any = None
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._ask)
+        self._in_block = self._interrupted = False
+        self._before: dict[signal.Signals, Any] = {}
+        if threading.current_thread() is not threading.main_thread():
+            return self  # to which alone signals come
+        self._take(signal.SIGTERM, self._ask)
+        # Else nobody wants it to end us (`nohup`), or our caller sees to it.
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            self._take(signal.SIGINT, self._interrupt)
         return self
+
+    def _take(
+        self, number: signal.Signals, handler: Callable[[int, Any], None]
+    ) -> None:
+        self._before[number] = signal.signal(number, handler)
 
     def _ask(self, number: int, frame: Any) -> None:
         self.asked = True
 
+    def _interrupt(self, number: int, frame: Any) -> None:
+        if not self._in_block or self._interrupted:
+            raise KeyboardInterrupt
+        self._interrupted = True
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Let an interrupt wait until the block is through."""
+        self._in_block = True
+        try:
+            yield
+        finally:
+            self._in_block = False
+        if self._interrupted:
+            raise KeyboardInterrupt
+
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
 
 def json_text(value: Any, stream: TextIO, *, indent: int | None = None) -> str:

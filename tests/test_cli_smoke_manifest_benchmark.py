@@ -45,45 +45,37 @@ def test_the_script_trains_exports_and_compares(
     assert set(report["categories"]["bracket"]["engines"]) == {"torch", "onnx"}
 
 
-def test_the_split_is_that_of_the_workbench(tmp_path: Path, run_cli: Run) -> None:
+@pytest.mark.parametrize(
+    ("seeds", "split_seed"),
+    [
+        (("--manifest-split-seed", "3"), 3),
+        (("--seed", "5"), 5),  # the split's too, where that is not given
+    ],
+)
+def test_the_split_is_that_of_the_workbench(
+    seeds: tuple[str, ...], split_seed: int, tmp_path: Path, run_cli: Run
+) -> None:
     manifest = write_dataset(
         tmp_path / "data", n_train=14, size=(32, 32), with_splits=False
     )
     output = tmp_path / "bench"
     done = run_cli(
         *("benchmark", "--manifest-path", manifest, *QUICK, "--output", output),
-        *("--manifest-test-normal-fraction", "0.4", "--manifest-split-seed", "3"),
+        *("--manifest-test-normal-fraction", "0.4", *seeds),
     )
     assert done.code == 0, done.stderr
-    (expected,) = split_manifest(
-        read_dataset(DataSource("manifest", manifest)),
-        test_normal_fraction=0.4,
-        seed=3,
-    )
+    splits = {
+        seed: split_manifest(
+            read_dataset(DataSource("manifest", manifest)),
+            test_normal_fraction=0.4,
+            seed=seed,
+        )[0]
+        for seed in (0, split_seed)
+    }
     lines = (output / "categories/bracket/per_image.jsonl").read_text().splitlines()
     tested = {json.loads(line)["input"] for line in lines}
-    assert tested == {row.image for row in expected.test}
-
-
-def test_the_split_seed_is_the_seed_where_it_is_not_given(
-    tmp_path: Path, run_cli: Run
-) -> None:
-    manifest = write_dataset(
-        tmp_path / "data", n_train=14, size=(32, 32), with_splits=False
-    )
-    prints = []
-    for name, seeds in (
-        ("a", ["--seed", "5"]),
-        ("b", ["--seed", "5", "--manifest-split-seed", "5"]),
-        ("c", ["--seed", "5", "--manifest-split-seed", "6"]),
-    ):
-        done = run_cli(
-            *("benchmark", "--manifest-path", manifest, *QUICK, "--json", *seeds),
-            *("--output", tmp_path / name),
-        )
-        report = json.loads(done.stdout)
-        prints.append(report["categories"]["bracket"]["test_fingerprint"])
-    assert prints[0] == prints[1] != prints[2]
+    assert tested == {row.image for row in splits[split_seed].test}
+    assert tested != {row.image for row in splits[0].test}  # the default's
 
 
 def test_the_root_is_only_a_fallback(tmp_path: Path, run_cli: Run) -> None:

@@ -57,6 +57,8 @@ LEAST_AUROC = 0.6
 # the seed: 1.0 on these, about 0.35 on the others.
 SEEN = {"efficientad": ("missing",)}
 
+AT_ONCE = ("patchcore", "pixel_stats", *loaded_names())
+
 SIZES = ((64, 64), (37, 53), (120, 41), (33, 200))
 
 
@@ -339,7 +341,14 @@ def test_the_exported_graph_scores_like_the_detector(
         assert difference_of_range(found_maps, maps.numpy()) <= MAP_OF_RANGE
 
 
-@every_detector
+# Of every detector with the slow tests: each takes an export of seconds.
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in AT_ONCE else pytest.param(name, marks=pytest.mark.slow)
+        for name in NAMES
+    ],
+)
 def test_exporting_again_gives_the_same_bytes(
     name: str, exported: Callable[[str], Exported]
 ) -> None:

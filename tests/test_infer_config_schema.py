@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jsonschema_rs  # the thousands of documents take seconds, not half a minute
 import pytest
 from jsonschema import Draft202012Validator
 
@@ -273,7 +274,8 @@ def fields_take(document: Any) -> bool:
 @pytest.fixture(scope="module")
 def differences() -> list[tuple[str | None, bool, Case]]:
     """Cases in which schema and fields differ: (name in KNOWN, by schema, case)."""
-    validator = Draft202012Validator(json.loads(SCHEMA.read_text("utf-8")))
+    schema = json.loads(SCHEMA.read_text("utf-8"))
+    validator = jsonschema_rs.Draft202012Validator(schema)
     found = []
     for name in ("bundle", "run"):
         for case in cases(name):

@@ -20,11 +20,24 @@ QUICK = (
 )
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a benchmark's folder, with run and bundle that other test rows judge."""
+    from pyimgano.cli import main
+
+    folder = tmp_path_factory.mktemp("trained")
+    manifest = write_dataset(folder / "data", n_val=3, size=(32, 32))
+    command = ["benchmark", "--manifest-path", str(manifest), *QUICK]
+    assert main([*command, "--compare", "onnx", "--output", str(folder / "out")]) == 0
+    return folder / "out"
+
+
 @pytest.fixture
-def benchmark(tmp_path: Path, run_cli: Run) -> Benchmark:
+def benchmark(trained: Path, tmp_path: Path, run_cli: Run) -> Benchmark:
     def run(manifest: Path) -> dict[str, Any]:
         done = run_cli(
-            *("benchmark", "--manifest-path", manifest, *QUICK, "--json"),
+            *("benchmark", "--run", trained / "run", "--bundle", trained / "bundle"),
+            *("--manifest-path", manifest, "--no-process-costs", "--json"),
             *("--compare", "onnx", "--output", tmp_path / "bench"),
         )
         assert done.code == 0, done.stderr
@@ -34,10 +47,9 @@ def benchmark(tmp_path: Path, run_cli: Run) -> Benchmark:
     return run
 
 
-def test_the_summary_counts_every_use(tmp_path: Path, benchmark: Benchmark) -> None:
-    manifest = write_dataset(tmp_path / "data", n_val=3, size=(32, 32))
-    summary = benchmark(manifest)["dataset_summary"]
-    assert summary == {
+def test_the_summary_counts_every_use(trained: Path) -> None:
+    report = json.loads((trained / "report.json").read_text("utf-8"))
+    assert report["categories"]["bracket"]["dataset_summary"] == {
         "train": 12,
         "calibration": 3,
         "test": 8,
@@ -119,12 +131,15 @@ def test_one_test_picture_is_enough_for_a_report(
     assert category["engines"]["onnx"]["latency_ms"]["p50"] > 0
 
 
-def test_a_category_without_test_rows_is_refused(tmp_path: Path, run_cli: Run) -> None:
+def test_a_category_without_test_rows_is_refused(
+    trained: Path, tmp_path: Path, run_cli: Run
+) -> None:
     manifest = write_dataset(
         tmp_path / "data", n_test_normal=0, n_test_defect=0, size=(32, 32)
     )
     done = run_cli(
-        *("benchmark", "--manifest-path", manifest, *QUICK),
+        *("benchmark", "--run", trained / "run", "--bundle", trained / "bundle"),
+        *("--manifest-path", manifest, "--no-process-costs"),
         *("--output", tmp_path / "bench"),
     )
     assert done.code == 2

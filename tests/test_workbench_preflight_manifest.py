@@ -542,6 +542,7 @@ def test_a_fifo_is_no_manifest_and_nothing_waits(tmp_path: Path) -> None:
     assert codes(preflight(tmp_path / "m.jsonl")) == ["MANIFEST_NOT_READABLE"]
 
 
+@pytest.mark.slow
 def test_a_manifest_of_two_hundred_thousand_lines_is_read(tmp_path: Path) -> None:
     line = '{"image_path": "a.png", "category": "c", "label": 0, "split": "train"}\n'
     (tmp_path / "m.jsonl").write_text(line * 200_000, encoding="utf-8")

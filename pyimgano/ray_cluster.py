@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any, Final
@@ -70,14 +72,22 @@ def connected(address: str | None) -> Iterator[Any]:
             for name, value in _OF_OURS.items():
                 os.environ.setdefault(name, value)
             # "local": one of its own, though another runs on this machine.
-            ray.init(address="local", num_cpus=usable_cores(), **_QUIET)
+            _join(ray, address="local", num_cpus=usable_cores())
         else:
             _refuse_unreachable(address)
-            ray.init(address=address, **_QUIET)
+            _join(ray, address=address)
         try:
             yield ray
         finally:
             ray.shutdown()
+
+
+def _join(ray: Any, **options: Any) -> None:
+    """Connect, and leave SIGTERM to who sees to it: Ray makes it an exit with 15."""
+    before = signal.getsignal(signal.SIGTERM)
+    ray.init(**options, **_QUIET)
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def _refuse_unreachable(address: str) -> None:

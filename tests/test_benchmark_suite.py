@@ -18,6 +18,7 @@ import pytest
 
 from conftest import CommandResult, Exported
 from factories import read_rows, write_dataset, write_manifest
+from pyimgano.pipelines.cell_process import CellProcess
 from pyimgano.pipelines.suite_file import load_suite, shipped_suites
 from pyimgano_runtime.errors import ConfigError
 
@@ -109,12 +110,26 @@ def test_finished_cells_are_not_run_again(
 ) -> None:
     suite, output = two_models
     before = {p: p.stat().st_mtime_ns for p in output.rglob("cells/[!.]*/report.json")}
+    # Killed right after the cell was finished, the suite had not deleted this yet.
+    stale = output / "failures" / f"{next(iter(before)).parent.name}.json"
+    stale.parent.mkdir(exist_ok=True)
+    stale.write_text('{"kind": "Crash", "error": "x"}', encoding="utf-8")
     done = run_cli(
         *("benchmark", "--suite", suite, "--output", output, "--resume", *QUICK)
     )
     assert done.code == 0, done.stderr
     assert "4 of 4 cells are finished already" in done.stderr
     assert before == {p: p.stat().st_mtime_ns for p in before}
+    assert not stale.exists()
+
+
+def test_a_cell_that_is_killed_while_it_speaks_has_crashed() -> None:
+    speaks = 'print(\'{"progress": ["epo\', end="")'
+    process = subprocess.Popen(
+        [sys.executable, "-c", speaks], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    told = CellProcess({}, threads=1)._follow(process, lambda *progress: None)
+    assert (told, process.wait()) == (None, 0)
 
 
 def test_an_existing_output_is_refused_with_both_ways_on(
@@ -316,7 +331,9 @@ def test_an_interrupted_suite_leaves_no_process_and_shows_what_is_finished(
         # A shell's background job ignores Ctrl-C, and so do its children.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+    deadline = time.monotonic() + 120
     while not list(output.glob("cells/[!.]*/report.json")):
+        assert time.monotonic() < deadline, "no cell finished"
         assert process.poll() is None, "the suite ended by itself"
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)

@@ -129,7 +129,8 @@ def test_a_command_that_is_asked_to_end_tells_what_is_finished(
     wait_for(lambda: list(output.glob("_index/*.done")))
     process.terminate()
     code, _ = finish(process)
-    assert code in (143, 1)  # 1: it was done by then
+    # 1 or the signal itself: it was done by then, or even about to end.
+    assert code in (143, 1, -signal.SIGTERM)
     parts = report_of(output)["parts"]
     assert parts["finished"] >= 1
     assert parts["planned"] == 6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -169,6 +170,29 @@ def test_force_on_a_url_deletes_rows_and_nothing_else() -> None:
     folder.discard()
     for below in ("", "_index", "_jsonl"):
         assert folder.files.sizes(below) == {}
+
+
+@pytest.mark.parametrize("left", [0, 1, 3])
+def test_force_that_is_cut_short_is_no_start_to_go_on_with(
+    finished: Finished, run_cli: Run, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    """Whatever was deleted by then, rows and lists of before count no more."""
+    output, command = finished
+    real_unlink, deleted = os.unlink, iter(range(left))
+
+    def unlink(path: Any, **options: Any) -> None:
+        if str(path).startswith(str(output)) and next(deleted, None) is None:
+            raise KeyboardInterrupt
+        real_unlink(path, **options)
+
+    photo = next(command[-1].iterdir())
+    shutil.copy(photo, photo.with_name("new.png"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", unlink)
+        assert run_cli(*command, "--force").code == 130
+    result = run_cli(*command)
+    assert result.code == 0, result.stderr
+    assert "new.png" in {Path(row["input"]).name for row in rows_of(output)}
 
 
 def test_a_url_with_a_pattern_in_it_is_no_output() -> None:

@@ -71,6 +71,8 @@ class CellProcess:
         with process.stdin as stdin, process.stdout as stdout:
             _send(stdin, self._order)
             for line in stdout:
+                if not line.endswith(b"\n"):
+                    break  # killed while it said this
                 message: dict[str, Any] = json.loads(line)
                 if "progress" not in message:
                     return message

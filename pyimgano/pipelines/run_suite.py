@@ -204,6 +204,7 @@ def _write_results(
         if is_finished(output, cell):
             report = read_json(folder / "report.json")
             cells.append(Cell(**cell.facts(), folder=folder, report=report))
+            record.unlink(missing_ok=True)  # of an earlier start, killed since
         elif cell.id in failures or record.is_file():
             failure = failures.get(cell.id) or read_json(record)
             failed.append(

@@ -146,14 +146,14 @@ def run_score(options: ScoreOptions, *, progress: Progress, say: Say) -> dict[st
         run = _Run(options, team, folder, document, progress, say)
         try:
             run.score(job)
+            report = run.report(order)
+            with folder.errors_as(OutputError):
+                folder.write_report(report)
         except BaseException:  # whatever ended it: what is finished is told
             with suppress(OSError):  # that of the same cause; the first one is told
                 run.count()  # a worker may not have said so yet
                 folder.write_report(run.report(order))
             raise
-        report = run.report(order)
-        with folder.errors_as(OutputError):
-            folder.write_report(report)
     return report
 
 

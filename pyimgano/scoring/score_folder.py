@@ -108,8 +108,7 @@ class ScoreFolder:
             self._refuse_foreign(found)
             if found is not None:
                 before_deleting()
-            self.clear()
-            self._write_order(order, {"state": "listing"})
+            self._begin_anew(order)
             return None
         self._refuse_other_tables()
         different = order.differences(found["order"])
@@ -119,18 +118,30 @@ class ScoreFolder:
                 f"{self.files}: holds rows of other settings:\n{lines}\nname another "
                 "--output, or pass --force to replace it"
             )
-        return found if found["state"] == "listed" else None
+        if found["state"] != "listed":  # it was cut short, maybe while it deleted
+            self._begin_anew(order)
+            return None
+        return found
+
+    def _begin_anew(self, order: ScoreOrder) -> None:
+        # The order first: if deleting is cut short, nothing that is left counts as a
+        # row or as a list of it.
+        self._write_order(order, {"state": "listing"})
+        self._clear_rows()
 
     def clear(self) -> None:
         """Delete what this command has written, and nothing else."""
+        self._clear_rows()
+        self.files.remove(ORDER)  # the last: until then all of it is ours
+
+    def _clear_rows(self) -> None:
         for below, ours in (("", PARTS), (JSONL, LINES), (INDEX, RECORDS)):
             names = sorted(self.files.names(below))
             mine = [n for n in names if ours.fullmatch(n) or NEW.fullmatch(n)]
             self.files.remove_each(below, mine)
             if below:
                 self.files.remove_if_empty(below)
-        for name in (REPORT, ORDER):  # the order last: until then all of it is ours
-            self.files.remove(name)
+        self.files.remove(REPORT)
 
     def discard(self) -> None:
         """Delete the folder, as far as this command has made it."""

@@ -47,7 +47,10 @@ def wait_for(
 
 def lines_in(path: Path) -> int:
     """Count the whole lines of a file that may not be there yet."""
-    return path.read_bytes().count(b"\n") if path.exists() else 0
+    try:
+        return path.read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return 0
 
 
 def told(child: subprocess.Popen[str]) -> str:

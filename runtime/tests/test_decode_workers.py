@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from infer_runs import lines_in, wait_for
 from tiny_bundle import grey, save_picture, write_bundle
 from watched_predictor import watch
 
@@ -195,8 +196,7 @@ def test_an_interrupted_process_ends_130_with_its_workers(
         text=True,
     )
     partial = tmp_path / "rows.jsonl.partial"
-    while not (partial.exists() and partial.stat().st_size):
-        assert child.poll() is None
+    wait_for(lambda: lines_in(partial), child)
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=60)
     assert child.returncode == 130, err

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from infer_runs import inputs_of, lines_in, rows_of, started, told, wait_for
+from infer_runs import PATIENCE, inputs_of, lines_in, rows_of, started, told, wait_for
 from tiny_bundle import edit_document, grey, save_picture, write_bundle
 
 from pyimgano_runtime.cli import main
@@ -275,7 +275,7 @@ def test_the_lock_of_a_process_that_was_killed_holds_nobody_up(
 def test_every_file_has_exactly_one_row_after_kills_at_random_moments(
     bundle: str, tmp_path: Path, output: Path
 ) -> None:
-    names = [f"{number:03}.npy" for number in range(400)]
+    names = [f"{number:04}.npy" for number in range(1500)]
     for name in names:
         (tmp_path / "many").mkdir(exist_ok=True)
         save_picture(tmp_path / "many" / name, grey(7))
@@ -352,7 +352,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(
 def test_resume_goes_on_where_a_signal_stopped_a_run(
     bundle: str, photos: Path, output: Path, name: str, code: int, words: str
 ) -> None:
-    many = [str(photos / "0.png")] * 500
+    many = [str(photos / "0.png")] * 3000
     child = started(bundle, "--output", output, *many)
     partial = output.with_name("rows.jsonl.partial")
     wait_for(lambda: lines_in(partial) > 3, child)
@@ -360,10 +360,10 @@ def test_resume_goes_on_where_a_signal_stopped_a_run(
     assert words in told(child)
     assert child.returncode == code
     left = partial if name == "SIGINT" else output
-    assert 3 < lines_in(left) < 500
+    assert 3 < lines_in(left) < 3000
     command = ["infer", "--bundle", bundle, "--output", str(output), "--resume"]
     assert main([*command, *many]) == 0
-    assert lines_in(output) == 500
+    assert lines_in(output) == 3000
 
 
 def test_an_interrupt_right_after_the_first_row_keeps_it(
@@ -384,6 +384,51 @@ def test_an_interrupt_right_after_the_first_row_keeps_it(
     assert inputs_of(partial) == ["0.png"]
     assert main([*command, "--resume"]) == 4
     assert inputs_of(output) == [f"{n}.png" for n in range(10)]
+
+
+def test_sigterm_before_the_first_row_leaves_an_older_file_as_it_was(
+    bundle: str, photos: Path, output: Path
+) -> None:
+    assert main(["infer", "--bundle", bundle, "--output", str(output), str(photos)])
+    before = output.read_bytes()
+    health = output.with_name("health.json")
+    child = started(
+        *(bundle, "--output", output, "--force", "--health-file", health, "-"),
+        stdin=subprocess.PIPE,
+    )
+    wait_for(health.exists, child)  # and it waits for the first path
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(PATIENCE) == 0
+    assert "stopped by SIGTERM after 0 pictures" in told(child)
+    assert output.read_bytes() == before
+    assert not output.with_name(f"{output.name}.partial").exists()
+
+
+def test_sigterm_during_the_last_row_changes_nothing(
+    bundle: str, photos: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_write = os.write
+
+    def write_then_stop(descriptor: int, data: bytes) -> int:
+        written = real_write(descriptor, data)
+        signal.raise_signal(signal.SIGTERM)
+        return written
+
+    last = ["infer", "--bundle", bundle, "--output", str(output), str(photos / "3.png")]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", write_then_stop)
+        code = main(last)
+    assert code == main([*last, "--force"]) != 0  # one that cannot be read
+    assert lines_in(output) == 1
+
+
+def test_an_empty_partial_file_is_in_nobodys_way(
+    bundle: str, photos: Path, output: Path
+) -> None:
+    output.with_name(f"{output.name}.partial").write_bytes(b"")
+    command = ["infer", "--bundle", bundle, "--output", str(output), str(photos)]
+    assert main(command) == 4
+    assert lines_in(output) == 10
 
 
 def test_maps_keep_their_names_across_a_stop(

@@ -189,6 +189,25 @@ def test_an_interrupt_between_a_row_and_its_count_waits_for_the_count(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_an_interrupt_while_the_report_is_written_leaves_one(
+    bundle: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, path = tmp_path / "rows", tmp_path / "report.json"
+    real_fsync, times = os.fsync, iter([True])
+
+    def fsync(descriptor: int) -> None:
+        real_fsync(descriptor)
+        if output.exists() and next(times, False):  # all rows are there: the report's
+            raise KeyboardInterrupt
+
+    command = ["infer", "--bundle", bundle, "--output", str(output), str(photos)]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        assert main([*command, "--run-report", str(path)]) == 130
+    report = json.loads(path.read_text())
+    assert (report["ended"], report["counts"]["inputs"]) == ("interrupted", 5)
+
+
 @pytest.mark.parametrize(
     ("gate", "code"),
     [

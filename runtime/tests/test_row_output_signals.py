@@ -8,30 +8,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from pyimgano_runtime import row_output
 from pyimgano_runtime.row_output import Drain
 
-
-def interrupt() -> None:
-    signal.raise_signal(signal.SIGINT)
-
-
-def run(drain: Drain, in_block: Sequence[str], after: Sequence[str] = ()) -> None:
-    """Note each step in a block and after it; a step may be an interrupt."""
-    with drain.whole():
-        for step in in_block:
-            _do(step)
-    for step in after:
-        _do(step)
-
-
-def _do(step: str) -> None:
-    if step == "interrupt":
-        interrupt()
-    elif step == "fail":
-        raise OSError("disk full")
-    noted.append(step)
-
-
+BOTH = (signal.SIGTERM, signal.SIGINT)
 noted: list[str] = []
 
 
@@ -40,44 +20,103 @@ def nothing_noted() -> None:
     noted.clear()
 
 
-def test_an_interrupt_waits_for_the_end_of_a_block() -> None:
-    with Drain() as drain, pytest.raises(KeyboardInterrupt):
-        run(drain, ["interrupt", "count"], ["next"])
-    assert noted == ["interrupt", "count"]
+def interrupt() -> None:
+    signal.raise_signal(signal.SIGINT)
 
 
-def test_a_second_interrupt_does_not_wait() -> None:
-    """A block may hang: its row goes to a pipe that nobody reads."""
+def run(drain: Drain, rows: Sequence[Sequence[str]]) -> None:
+    """Note the steps of each row; some raise."""
+    with drain.rows():
+        for row in rows:
+            for step in row:
+                _do(step, drain)
+            drain.after_row()
+
+
+def _do(step: str, drain: Drain) -> None:
+    if step == "interrupt":
+        interrupt()
+    elif step == "wait":
+        with drain.waiting():
+            noted.append("waiting")
+            interrupt()
+    elif step == "disk full":
+        raise OSError(step)
+    elif step == "pipe closed":
+        raise BrokenPipeError
+    noted.append(step)
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([["interrupt", "count"], ["count"]], ["interrupt", "count"]),
+        ([["count"], ["wait", "count"]], ["count", "waiting"]),
+        ([["interrupt", "wait"]], ["interrupt"]),
+        ([["interrupt", "pipe closed"]], ["interrupt"]),  # its reader had it too
+        ([["interrupt", "interrupt", "count"]], ["interrupt", "interrupt", "count"]),
+    ],
+    ids=["row", "waiting", "waits no more", "pipe", "twice at once"],
+)
+def test_an_interrupt_waits_for_the_end_of_a_row_and_not_for_inputs(
+    rows: list[list[str]], expected: list[str]
+) -> None:
     with Drain() as drain, pytest.raises(KeyboardInterrupt):
-        run(drain, ["interrupt", "hang", "interrupt", "count"])
+        run(drain, rows)
+    assert noted == expected
+
+
+def test_a_second_interrupt_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row may hang: it goes to a pipe that nobody reads."""
+    monkeypatch.setattr(row_output, "AGAIN_S", 0.0)
+    with Drain() as drain, pytest.raises(KeyboardInterrupt):
+        run(drain, [["interrupt", "hang", "interrupt", "count"]])
     assert noted == ["interrupt", "hang"]
 
 
-def test_outside_of_a_block_an_interrupt_ends_at_once() -> None:
-    with Drain() as drain, pytest.raises(KeyboardInterrupt):
-        run(drain, ["count"], ["interrupt", "next"])
-    assert noted == ["count"]
+def test_an_interrupt_of_the_last_row_is_not_lost() -> None:
+    with Drain() as drain, pytest.raises(KeyboardInterrupt), drain.rows():
+        interrupt()
 
 
-def test_an_error_of_the_block_goes_before_the_interrupt() -> None:
-    with Drain() as drain, pytest.raises(OSError, match="disk full"):
-        run(drain, ["interrupt", "fail"])
+@pytest.mark.parametrize(
+    ("row", "error"),
+    [(["interrupt", "disk full"], OSError), (["pipe closed"], BrokenPipeError)],
+)
+def test_an_error_goes_before_the_interrupt(
+    row: list[str], error: type[Exception]
+) -> None:
+    with pytest.raises(error), Drain() as drain:
+        run(drain, [row])
 
 
-def test_sigterm_is_a_wish_and_handlers_are_given_back() -> None:
-    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+def test_outside_of_rows_an_interrupt_ends_at_once() -> None:
+    with Drain(), pytest.raises(KeyboardInterrupt):
+        interrupt()
+
+
+def test_sigterm_is_a_wish() -> None:
     with Drain() as drain:
         signal.raise_signal(signal.SIGTERM)
         assert drain.asked
-    after = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    assert after == before
+        assert not drain.cut_short
+
+
+def test_handlers_are_given_back_after_all_that_may_happen() -> None:
+    before = [signal.getsignal(number) for number in BOTH]
+    with Drain() as drain:
+        assert [signal.getsignal(number) for number in BOTH] != before
+    assert [signal.getsignal(number) for number in BOTH] == before
+    with pytest.raises(KeyboardInterrupt), Drain() as drain:
+        run(drain, [["interrupt"]])
+    assert [signal.getsignal(number) for number in BOTH] == before
 
 
 def test_an_interrupt_that_nobody_wants_stays_ignored() -> None:
     """`nohup` and `&` in a script start programs with SIGINT ignored."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with Drain() as drain, drain.whole():
+        with Drain() as drain, drain.rows():
             interrupt()
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
@@ -89,7 +128,7 @@ def test_other_threads_get_no_signals_and_leave_them_alone() -> None:
     seen = []
 
     def work() -> None:
-        with Drain() as drain, drain.whole():
+        with Drain() as drain, drain.rows():
             seen.append((signal.getsignal(signal.SIGINT), drain.asked))
 
     thread = threading.Thread(target=work)

@@ -10,11 +10,13 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from infer_runs import PATIENCE, lines_in, started, wait_for
 from tiny_bundle import edit_document, graph, grey, model, save_picture, write_bundle
 
 from pyimgano_runtime.cli import main
@@ -462,6 +464,40 @@ def test_a_reader_that_goes_away_is_no_error(
         assert "BrokenPipe" not in done.stderr
 
 
+def test_a_reader_of_stderr_that_goes_away_changes_neither_rows_nor_code(
+    bundle: str, photos: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "rows.jsonl"
+    for arguments in (["--output", output], ["--min-processed", "9"]):
+        source, sink = os.pipe()
+        os.close(source)
+        done = subprocess.run(
+            [*COMMAND, "infer", "--bundle", bundle, *arguments, photos / "a.png", "no"],
+            stdout=subprocess.PIPE,
+            stderr=sink,
+        )
+        os.close(sink)
+        assert done.returncode == 4  # there is no such picture
+    assert lines_in(output) == 2
+
+
+def test_an_interrupt_of_a_whole_pipeline_is_told_as_one(
+    bundle: str, photos: Path
+) -> None:
+    """Ctrl-C reaches the reader too, whose end closes the pipe that is full."""
+    child = started(bundle, *[photos / "a.png"] * 20_000)
+    assert child.stdout is not None
+    assert child.stderr is not None
+    child.stdout.readline()
+    time.sleep(0.3)  # the pipe fills
+    child.send_signal(signal.SIGINT)
+    time.sleep(0.1)
+    child.stdout.close()
+    assert child.wait(PATIENCE) == 130
+    assert child.stderr.read() == "pyimgano-runtime: interrupted\n"
+    child.stderr.close()
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "cp1252"])
 def test_any_file_name_gives_a_row_in_any_encoding(
     bundle: str, tmp_path: Path, encoding: str
@@ -513,8 +549,7 @@ def test_sigterm_finishes_the_picture_at_hand_keeps_the_rows_and_ends_0(
     assert child.stderr is not None
     first = ""
     if to_file:
-        while not any(p.stat().st_size for p in tmp_path.glob("rows.jsonl.partial")):
-            assert child.poll() is None
+        wait_for(lambda: lines_in(tmp_path / "rows.jsonl.partial"), child)
     else:
         first = child.stdout.readline()
     child.send_signal(signal.SIGTERM)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
@@ -26,7 +27,11 @@ SIGNATURE_TEXT: Final = (
 
 def say(line: str) -> None:
     """Show a line to the person at the screen: stdout carries results."""
-    print(line, file=sys.stderr)
+    try:
+        print(line, file=sys.stderr)
+    except BrokenPipeError:
+        # Whoever read it went away: that ends no run. What stdout tells is the result.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:

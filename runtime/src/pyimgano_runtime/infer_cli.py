@@ -270,10 +270,10 @@ def _judge(
     at_the_end = nullcontext() if report is None else report.written_at_the_end(tally)
     with at_the_end, _health(options, predictor) as health:
         observers: list[Callable[[dict[str, Any]], None]] = []
+        if report is not None:  # first: it cannot fail
+            observers.append(report.statistics.add)
         if health is not None:
             observers.append(health.row)
-        if report is not None:
-            observers.append(report.statistics.add)
 
         def observe(row: dict[str, Any]) -> None:
             for told in observers:

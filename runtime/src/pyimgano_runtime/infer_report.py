@@ -49,12 +49,12 @@ class InferReport:
         """Write the report after the block, however that ends."""
         try:
             yield
+            self._write("stopped" if tally.stopped else "done")
         except BaseException as cause:
             ended = {KeyboardInterrupt: "interrupted", BrokenPipeError: "stopped"}
             with suppress(OSError):  # what ended the block is what matters
                 self._write(ended.get(type(cause), "failed"))
             raise
-        self._write("stopped" if tally.stopped else "done")
 
     def missed_gates(self) -> bool:
         """Say on the screen which gates are missed; whether there is one."""

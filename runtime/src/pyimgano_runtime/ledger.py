@@ -48,6 +48,7 @@ class Ledger:
         self._rows = Counter[bytes]()  # of all else: an input may be named twice
         self._size = 0  # bytes of whole rows
         self._file = -1
+        self.cut_short = False  # set where inputs were left
 
     @contextmanager
     def locked(self, *, resume: bool, force: bool) -> Iterator[Ledger]:
@@ -131,14 +132,17 @@ class Ledger:
             os.fsync(self._file)
             # An interrupt may have come after a row was written and before it was
             # counted in _size: the file itself says whether it has one.
-            has_rows = os.fstat(self._file).st_size > len(self._form.head)
+            has_rows = self._has_rows(os.fstat(self._file).st_size)
         finally:
             os.close(self._file)
-        if kind is None and not self._watched:
+        if kind is None and not self._watched and (has_rows or not self.cut_short):
             self._at_work.replace(self.path)
         elif not has_rows:  # as if never begun
             self._at_work.unlink()
             self._about.unlink(missing_ok=True)
+
+    def _has_rows(self, size: int) -> bool:
+        return size > len(self._form.head)
 
     def _append(self, data: bytes) -> None:
         try:
@@ -163,7 +167,8 @@ class Ledger:
             )
 
     def _refuse_partial(self, way_out: str) -> None:
-        if self.partial.exists():
+        # One that was stopped before its first row may have left an empty file.
+        if self.partial.exists() and self._has_rows(self.partial.stat().st_size):
             raise ConfigError(
                 f"{self.partial}: holds the rows of a run that was stopped; {way_out}"
             )

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final, TypeVar
+from queue import SimpleQueue
+from threading import Thread
+from typing import Final, Generic, TypeAlias, TypeVar, cast
 
 A = TypeVar("A")
 T = TypeVar("T")
+# Takes one result, or why there is none.
+_Slot: TypeAlias = "SimpleQueue[tuple[T | None, BaseException | None]]"
 
 AHEAD_PER_THREAD: Final = 4  # results that may wait for their turn
 
@@ -40,16 +43,73 @@ def each_in_order(
             memory of results. Default: a few a thread.
     """
     most = max(threads, threads * AHEAD_PER_THREAD if ahead is None else ahead)
-    waiting: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for item in items:
-                if item is not None:
-                    waiting.append(pool.submit(work, item))
-                while len(waiting) >= (1 if item is None else most):
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+    team = _Team(work, threads)
+    waiting: deque[_Slot[T]] = deque()
+    try:
+        for item in items:
+            if item is not None:
+                waiting.append(team.begin(item))
+            while len(waiting) >= (1 if item is None else most):
+                yield _result(waiting.popleft())
+        while waiting:
+            yield _result(waiting.popleft())
+    finally:
+        team.end()
+
+
+class _Team(Generic[A, T]):
+    """Threads that work on items as they come.
+
+    The caller's thread meets only queues of C. Ctrl-C may leave a lock of Python's own
+    taken for ever, such as those of `concurrent.futures`, when it comes right after it
+    was acquired.
+    """
+
+    def __init__(self, work: Callable[[A], T], most: int) -> None:
+        self._work = work
+        self._most = most
+        self._tasks: SimpleQueue[tuple[_Slot[T], A] | None] = SimpleQueue()
+        self._threads: list[Thread] = []
+        self._ended = False
+
+    def begin(self, item: A) -> _Slot[T]:
+        """Give the place where the result of an item will lie."""
+        if len(self._threads) < self._most:
+            # A daemon: one whose caller never ends it does not hold the process.
+            thread = Thread(target=self._serve, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        slot: _Slot[T] = SimpleQueue()
+        self._tasks.put((slot, item))
+        return slot
+
+    def _serve(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            slot, item = task
+            if self._ended:
+                continue
+            try:
+                slot.put((self._work(item), None))
+            except BaseException as error:  # raised where the result is taken
+                slot.put((None, error))
+            del (
+                task,
+                slot,
+                item,
+            )  # they may be large, and the next may be long in coming
+
+    def end(self) -> None:
+        """Begin no more, and wait for the work at hand."""
+        self._ended = True
+        for _ in self._threads:
+            self._tasks.put(None)
+        for thread in self._threads:
+            if thread.is_alive():  # Ctrl-C may come while one is started
+                thread.join()
+
+
+def _result(slot: _Slot[T]) -> T:
+    value, error = slot.get()
+    if error is not None:
+        raise error
+    return cast("T", value)

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from .predictor import Predictor
 
 SHOWN_FAILURES: Final = 5
+AGAIN_S: Final = 0.5  # one Ctrl-C may come twice, by the terminal and by a wrapper
+_NO_MORE: Final[Any] = object()
 
 
 @dataclass(slots=True)
@@ -75,8 +78,7 @@ def write_rows(
 ) -> Tally:
     """Judge each input, write its row and its pictures, and say how it went.
 
-    SIGTERM ends it after the pictures at hand, SIGINT at once, but never between a row
-    and its counts.
+    SIGTERM ends it after the pictures at hand, SIGINT after the row: see `Drain`.
 
     Args:
         say: takes a line for the person at the screen; stdout may be carrying rows.
@@ -94,7 +96,11 @@ def write_rows(
     tally = Tally() if tally is None else tally
     if decode_workers is None:
         decode_workers = default_decode_workers()
-    with Drain() if drain is None else nullcontext(drain) as drain, writer:
+    with (
+        Drain() if drain is None else nullcontext(drain) as drain,
+        writer,
+        drain.rows(),
+    ):
         rows = predict_inputs(
             *(predictor, _until_asked(inputs, drain, idle)),
             with_map=saver.needed,
@@ -107,18 +113,19 @@ def write_rows(
                 # First the pictures: a kill between leaves no row without them.
                 if image is not None and prediction is not None:
                     saver.save(Path(row["input"]), image, prediction)
-                with drain.whole():
-                    writer.write(row)
-                    tally.add(row)
-                    if observe is not None:
-                        observe(row)
+                writer.write(row)
+                tally.add(row)
+                if observe is not None:
+                    observe(row)
                 if watch is not None and image is not None and prediction is not None:
                     watch.add(image, prediction)
                 # The rows go to a file: say on the screen what is wrong.
                 shown = tally.failed - failed_before <= SHOWN_FAILURES
                 if row["error"] is not None and writer.to_file and shown:
                     say(f"failed: {row['error']['message']}")
-    tally.stopped = drain.asked
+                drain.after_row()
+        writer.cut_short = drain.cut_short
+    tally.stopped = drain.cut_short
     if tally.stopped:
         of = "" if total is None else f" of {total}"
         say(f"stopped by SIGTERM after {tally.done}{of} pictures")
@@ -130,8 +137,14 @@ def _until_asked(
     inputs: Inputs, drain: Drain, idle: Callable[[], None] | None
 ) -> Iterator[Input | None]:
     """Give inputs until a signal asks for the end."""
-    for item in inputs:
+    source = iter(inputs)
+    while True:
+        with drain.waiting():
+            item = next(source, _NO_MORE)
+        if item is _NO_MORE:
+            return
         if drain.asked:
+            drain.cut_short = True
             return
         if item is None and idle is not None:
             idle()
@@ -147,6 +160,8 @@ class RowWriter:
         self._form: RowFormat = JsonLines() if form is None else form
         self._path = None if output is None else Path(output)
         self._stream: TextIO = sys.stdout
+        self._has_rows = False
+        self.cut_short = False  # set where inputs were left
         if self._path is None:
             return
         from .atomic import refuse_existing_file
@@ -188,6 +203,7 @@ class RowWriter:
     def write(self, row: dict[str, Any]) -> None:
         """Write one row."""
         self._stream.write(self._form.text(row, self._stream.encoding or "utf-8"))
+        self._has_rows = True
         if self._path is None:
             self._stream.flush()
 
@@ -195,7 +211,8 @@ class RowWriter:
         if self._path is None:
             return
         try:
-            if kind is None:
+            # A run that was stopped before its first row replaces no older file.
+            if kind is None and (self._has_rows or not self.cut_short):
                 self._stream.flush()
                 os.fsync(self._stream.fileno())
                 self._temporary.replace(self._path)
@@ -220,50 +237,90 @@ def refuse_inside(path: Path, bundle: Path, *, flag: str = "--output") -> None:
 class Drain:
     """What signals do to a run: none of them comes between a row and its counts.
 
-    SIGTERM is a wish: the picture at hand is finished, then no more. SIGINT interrupts
-    at once, save in a block of `whole`, where it waits for the end of the block; a
-    second one does not wait, since the block may hang on a pipe that nobody reads.
+    SIGTERM is a wish: the pictures at hand are finished, then no more. While rows are
+    written, SIGINT waits until the row at hand is through; so it meets no lock of a
+    thread that decodes either. It ends at once what waits for an input, and a second
+    one ends all: a row may hang on a pipe that nobody reads.
     """
 
-    def __enter__(self) -> Drain:
-        self.asked = False
-        self._in_block = self._interrupted = False
+    def __init__(self) -> None:
+        self.asked = False  # by SIGTERM
+        self.cut_short = False  # and there were inputs left
+        self._held = False
+        self._interrupted_s: float | None = None
         self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Drain:
         if threading.current_thread() is not threading.main_thread():
             return self  # to which alone signals come
-        self._take(signal.SIGTERM, self._ask)
-        # Else nobody wants it to end us (`nohup`), or our caller sees to it.
+        self._held = True
+        # Another one is there where nobody wants it to end us (`nohup`), or where our
+        # caller sees to it.
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             self._take(signal.SIGINT, self._interrupt)
+        if signal.getsignal(signal.SIGTERM) is not None:  # None: set from C, for good
+            self._take(signal.SIGTERM, self._ask)
+        self._held = False
+        if self._interrupted_s is not None:
+            self.__exit__(None, None, None)
         return self
 
     def _take(
         self, number: signal.Signals, handler: Callable[[int, Any], None]
     ) -> None:
-        self._before[number] = signal.signal(number, handler)
+        self._before[number] = signal.getsignal(number)
+        signal.signal(number, handler)
 
     def _ask(self, number: int, frame: Any) -> None:
         self.asked = True
 
     def _interrupt(self, number: int, frame: Any) -> None:
-        if not self._in_block or self._interrupted:
-            raise KeyboardInterrupt
-        self._interrupted = True
+        now, first = time.monotonic(), self._interrupted_s
+        again = first is not None and now - first >= AGAIN_S
+        self._interrupted_s = now if first is None else first
+        if again or not self._held:
+            self.after_row()
 
     @contextmanager
-    def whole(self) -> Iterator[None]:
-        """Let an interrupt wait until the block is through."""
-        self._in_block = True
+    def rows(self) -> Iterator[None]:
+        """Let an interrupt wait until a row is through, or all are.
+
+        Raises:
+            KeyboardInterrupt: there was one. It also goes before a closed pipe, whose
+                reader had the same Ctrl-C.
+        """
+        self._held = True
         try:
             yield
+        except BrokenPipeError:
+            self.after_row()
+            raise
         finally:
-            self._in_block = False
-        if self._interrupted:
+            self._held = False
+        self.after_row()
+
+    def after_row(self) -> None:
+        """Let an interrupt that waited go on, once."""
+        if self._interrupted_s is not None:
+            self._interrupted_s = None
             raise KeyboardInterrupt
 
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Let an interrupt end the block at once: nothing is at stake."""
+        held, self._held = self._held, False
+        try:
+            self.after_row()
+            yield
+        finally:
+            self._held = held
+
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        for number, handler in self._before.items():
+        self._held = True  # until both are given back
+        for number, handler in reversed(self._before.items()):
             signal.signal(number, handler)
+        if kind is None:
+            self.after_row()
 
 
 def json_text(value: Any, stream: TextIO, *, indent: int | None = None) -> str:

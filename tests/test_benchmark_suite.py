@@ -124,7 +124,7 @@ def test_finished_cells_are_not_run_again(
 
 
 def test_a_cell_that_is_killed_while_it_speaks_has_crashed() -> None:
-    speaks = 'print(\'{"progress": ["epo\', end="")'
+    speaks = 'input(); print(\'{"progress": ["epo\', end="")'
     process = subprocess.Popen(
         [sys.executable, "-c", speaks], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )

@@ -68,16 +68,20 @@ class CellProcess:
         assert process.stdin is not None
         assert process.stdout is not None
         # stdin stays open: its end tells the cell that nobody waits any more.
-        with process.stdin as stdin, process.stdout as stdout:
-            _send(stdin, self._order)
-            for line in stdout:
-                if not line.endswith(b"\n"):
-                    break  # killed while it said this
-                message: dict[str, Any] = json.loads(line)
-                if "progress" not in message:
-                    return message
-                progress(*message["progress"])
-        return None
+        try:
+            with process.stdout as stdout:
+                _send(process.stdin, self._order)
+                for line in stdout:
+                    if not line.endswith(b"\n"):
+                        break  # killed while it said this
+                    message: dict[str, Any] = json.loads(line)
+                    if "progress" not in message:
+                        return message
+                    progress(*message["progress"])
+            return None
+        finally:
+            with suppress(BrokenPipeError):  # of an order that was never read
+                process.stdin.close()
 
 
 def _send(stdin: IO[bytes], order: dict[str, Any]) -> None:

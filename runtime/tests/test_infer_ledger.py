@@ -386,9 +386,11 @@ def test_an_interrupt_right_after_the_first_row_keeps_it(
     assert inputs_of(output) == [f"{n}.png" for n in range(10)]
 
 
+@pytest.mark.parametrize("ends", [False, True])
 def test_sigterm_before_the_first_row_leaves_an_older_file_as_it_was(
-    bundle: str, photos: Path, output: Path
+    bundle: str, photos: Path, output: Path, ends: bool
 ) -> None:
+    """Also where the writer of the list had the signal too, and so the list ends."""
     assert main(["infer", "--bundle", bundle, "--output", str(output), str(photos)])
     before = output.read_bytes()
     health = output.with_name("health.json")
@@ -398,10 +400,17 @@ def test_sigterm_before_the_first_row_leaves_an_older_file_as_it_was(
     )
     wait_for(health.exists, child)  # and it waits for the first path
     child.send_signal(signal.SIGTERM)
+    if ends:
+        assert child.stdin is not None
+        child.stdin.close()
+        child.stdin = None
     assert child.wait(PATIENCE) == 0
     assert "stopped by SIGTERM after 0 pictures" in told(child)
     assert output.read_bytes() == before
     assert not output.with_name(f"{output.name}.partial").exists()
+    command = ["infer", "--bundle", bundle, "--output", str(output), "--resume"]
+    assert main([*command, str(photos)]) == 4
+    assert output.read_bytes() == before  # all had their rows
 
 
 def test_sigterm_during_the_last_row_changes_nothing(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import subprocess
+import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -95,3 +99,38 @@ def test_an_error_comes_at_its_turn() -> None:
     assert [next(results), next(results)] == [0, 1]
     with pytest.raises(ValueError, match="two"):
         next(results)
+
+
+def test_an_error_that_was_caught_holds_nothing() -> None:
+    """Pictures are large, and a service may never collect garbage."""
+
+    class Picture:
+        pass
+
+    alive: weakref.WeakSet[Picture] = weakref.WeakSet()
+
+    def work(index: int) -> Picture:
+        picture = Picture()
+        alive.add(picture)
+        if index == 2:
+            raise ValueError("two")
+        return picture
+
+    gc.disable()
+    try:
+        with pytest.raises(ValueError, match="two"):
+            list(in_order(work, 9, threads=2))
+        assert len(alive) == 0
+    finally:
+        gc.enable()
+
+
+def test_a_process_ends_with_results_that_nobody_takes() -> None:
+    script = """
+import time
+from pyimgano_runtime.ordered_threads import in_order
+results = in_order(lambda index: time.sleep(0.05), 99, threads=2)
+next(results)
+"""
+    done = subprocess.run([sys.executable, "-c", script], timeout=30)
+    assert done.returncode == 0

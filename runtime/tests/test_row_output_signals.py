@@ -59,8 +59,9 @@ def _do(step: str, drain: Drain) -> None:
     ids=["row", "waiting", "waits no more", "pipe", "twice at once"],
 )
 def test_an_interrupt_waits_for_the_end_of_a_row_and_not_for_inputs(
-    rows: list[list[str]], expected: list[str]
+    rows: list[list[str]], expected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(row_output, "AGAIN_S", 60.0)  # twice at once, however slow
     with Drain() as drain, pytest.raises(KeyboardInterrupt):
         run(drain, rows)
     assert noted == expected
@@ -72,6 +73,27 @@ def test_a_second_interrupt_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> No
     with Drain() as drain, pytest.raises(KeyboardInterrupt):
         run(drain, [["interrupt", "hang", "interrupt", "count"]])
     assert noted == ["interrupt", "hang"]
+
+
+def test_what_follows_a_second_interrupt_needs_one_more_and_no_patience(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The threads that decode are waited for, and one of them may hang too."""
+    monkeypatch.setattr(row_output, "AGAIN_S", 0.0)
+    with Drain() as drain, drain.rows():
+        for _ in range(2):
+            interrupt_noted()
+        assert noted == ["held", "raised"]
+        interrupt_noted()
+    assert noted == ["held", "raised", "raised"]
+
+
+def interrupt_noted() -> None:
+    try:
+        interrupt()
+        noted.append("held")
+    except KeyboardInterrupt:
+        noted.append("raised")
 
 
 def test_an_interrupt_of_the_last_row_is_not_lost() -> None:

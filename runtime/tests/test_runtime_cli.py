@@ -468,16 +468,22 @@ def test_a_reader_of_stderr_that_goes_away_changes_neither_rows_nor_code(
     bundle: str, photos: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "rows.jsonl"
-    for arguments in (["--output", output], ["--min-processed", "9"]):
-        source, sink = os.pipe()
-        os.close(source)
-        done = subprocess.run(
-            [*COMMAND, "infer", "--bundle", bundle, *arguments, photos / "a.png", "no"],
-            stdout=subprocess.PIPE,
-            stderr=sink,
-        )
-        os.close(sink)
-        assert done.returncode == 4  # there is no such picture
+    source, gone = os.pipe()
+    os.close(source)
+    full = os.open("/dev/full", os.O_WRONLY)
+    for arguments in (["--output", output, "--force"], ["--min-processed", "9"]):
+        for stderr in (gone, full):
+            done = subprocess.run(
+                [
+                    *(*COMMAND, "infer", "--bundle", bundle, *arguments),
+                    *(photos / "a.png", "no"),
+                ],
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+            )
+            assert done.returncode == 4  # there is no such picture
+    os.close(gone)
+    os.close(full)
     assert lines_in(output) == 2
 
 
@@ -485,7 +491,7 @@ def test_an_interrupt_of_a_whole_pipeline_is_told_as_one(
     bundle: str, photos: Path
 ) -> None:
     """Ctrl-C reaches the reader too, whose end closes the pipe that is full."""
-    child = started(bundle, *[photos / "a.png"] * 20_000)
+    child = started(bundle, *[photos / "a.png"] * 2000)
     assert child.stdout is not None
     assert child.stderr is not None
     child.stdout.readline()

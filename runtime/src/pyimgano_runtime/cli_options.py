@@ -27,10 +27,13 @@ SIGNATURE_TEXT: Final = (
 
 def say(line: str) -> None:
     """Show a line to the person at the screen: stdout carries results."""
+    if sys.stderr is None:
+        return  # it was closed before we began
     try:
         print(line, file=sys.stderr)
-    except BrokenPipeError:
-        # Whoever read it went away: that ends no run. What stdout tells is the result.
+    except OSError:
+        # Whoever read it went away, or its disk is full: that ends no run. What stdout
+        # and the exit code tell is the result.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 

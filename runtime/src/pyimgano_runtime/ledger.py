@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from .atomic import only_writer, refuse_existing_file, write_text
+from .atomic import only_writer, refuse_existing_file, write_bytes, write_text
 from .errors import ConfigError, OutputError
 from .inputs import FileState, Input, Inputs
 from .row_format import RowFormat, looks_like_rows, read_rows
@@ -49,6 +49,7 @@ class Ledger:
         self._size = 0  # bytes of whole rows
         self._file = -1
         self.cut_short = False  # set where inputs were left
+        self._about_before: bytes | None = None  # of a file that is there and done
 
     @contextmanager
     def locked(self, *, resume: bool, force: bool) -> Iterator[Ledger]:
@@ -96,6 +97,8 @@ class Ledger:
             if found != self._at_work:
                 found.rename(self._at_work)
         else:
+            if self.path.exists() and self._about.exists():
+                self._about_before = self._about.read_bytes()
             # Empty first: what follows then belongs to it, not to an older FILE.
             self._at_work.write_bytes(b"")
             about = {"schema_version": LEDGER_SCHEMA_VERSION, "kind": "ledger"}
@@ -139,7 +142,10 @@ class Ledger:
             self._at_work.replace(self.path)
         elif not has_rows:  # as if never begun
             self._at_work.unlink()
-            self._about.unlink(missing_ok=True)
+            if self._about_before is None:
+                self._about.unlink(missing_ok=True)
+            else:
+                write_bytes(self._about, self._about_before)
 
     def _has_rows(self, size: int) -> bool:
         return size > len(self._form.head)

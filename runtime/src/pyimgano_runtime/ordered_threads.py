@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from queue import SimpleQueue
+from sys import is_finalizing
 from threading import Thread
 from typing import Final, Generic, TypeAlias, TypeVar, cast
 
@@ -104,12 +105,17 @@ class _Team(Generic[A, T]):
         for _ in self._threads:
             self._tasks.put(None)
         for thread in self._threads:
-            if thread.is_alive():  # Ctrl-C may come while one is started
+            # Not one that Ctrl-C kept from starting. And where Python ends with a
+            # generator that nobody closed, its daemons stand still for ever.
+            if thread.is_alive() and not is_finalizing():
                 thread.join()
 
 
 def _result(slot: _Slot[T]) -> T:
     value, error = slot.get()
-    if error is not None:
-        raise error
-    return cast("T", value)
+    try:
+        if error is not None:
+            raise error
+        return cast("T", value)
+    finally:
+        del value, error  # else the error would hold this frame, and itself by it

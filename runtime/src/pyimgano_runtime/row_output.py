@@ -102,7 +102,7 @@ def write_rows(
         drain.rows(),
     ):
         rows = predict_inputs(
-            *(predictor, _until_asked(inputs, drain, idle)),
+            *(predictor, _until_asked(inputs, drain, idle, open_end=total is None)),
             with_map=saver.needed,
             decode_workers=decode_workers,
             review_band=review_band,
@@ -134,14 +134,23 @@ def write_rows(
 
 
 def _until_asked(
-    inputs: Inputs, drain: Drain, idle: Callable[[], None] | None
+    inputs: Inputs,
+    drain: Drain,
+    idle: Callable[[], None] | None,
+    *,
+    open_end: bool,
 ) -> Iterator[Input | None]:
-    """Give inputs until a signal asks for the end."""
+    """Give inputs until a signal asks for the end.
+
+    Args:
+        open_end: where they end after the signal, whoever sent them had it too.
+    """
     source = iter(inputs)
     while True:
         with drain.waiting():
             item = next(source, _NO_MORE)
         if item is _NO_MORE:
+            drain.cut_short = drain.asked and open_end
             return
         if drain.asked:
             drain.cut_short = True
@@ -239,15 +248,16 @@ class Drain:
 
     SIGTERM is a wish: the pictures at hand are finished, then no more. While rows are
     written, SIGINT waits until the row at hand is through; so it meets no lock of a
-    thread that decodes either. It ends at once what waits for an input, and a second
-    one ends all: a row may hang on a pipe that nobody reads.
+    thread that decodes either. It ends at once what waits for an input, and further
+    ones end all: a row may hang on a pipe that nobody reads.
     """
 
     def __init__(self) -> None:
         self.asked = False  # by SIGTERM
         self.cut_short = False  # and there were inputs left
         self._held = False
-        self._interrupted_s: float | None = None
+        self._interrupted = False  # and it waits
+        self._first_s: float | None = None  # when the first interrupt came
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Drain:
@@ -261,7 +271,7 @@ class Drain:
         if signal.getsignal(signal.SIGTERM) is not None:  # None: set from C, for good
             self._take(signal.SIGTERM, self._ask)
         self._held = False
-        if self._interrupted_s is not None:
+        if self._interrupted:
             self.__exit__(None, None, None)
         return self
 
@@ -275,9 +285,10 @@ class Drain:
         self.asked = True
 
     def _interrupt(self, number: int, frame: Any) -> None:
-        now, first = time.monotonic(), self._interrupted_s
+        now, first = time.monotonic(), self._first_s
         again = first is not None and now - first >= AGAIN_S
-        self._interrupted_s = now if first is None else first
+        self._first_s = now if first is None else first
+        self._interrupted = True
         if again or not self._held:
             self.after_row()
 
@@ -301,8 +312,8 @@ class Drain:
 
     def after_row(self) -> None:
         """Let an interrupt that waited go on, once."""
-        if self._interrupted_s is not None:
-            self._interrupted_s = None
+        if self._interrupted:
+            self._interrupted = False
             raise KeyboardInterrupt
 
     @contextmanager

@@ -5,11 +5,12 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from pyimgano_runtime import row_output
-from pyimgano_runtime.row_output import Drain
+from pyimgano_runtime.row_output import Drain, RowWriter
 
 BOTH = (signal.SIGTERM, signal.SIGINT)
 noted: list[str] = []
@@ -157,3 +158,15 @@ def test_other_threads_get_no_signals_and_leave_them_alone() -> None:
     thread.start()
     thread.join()
     assert seen == [(before, False)]
+
+
+@pytest.mark.parametrize("cut_short", [False, True])
+def test_a_run_that_was_stopped_before_its_first_row_replaces_no_older_file(
+    tmp_path: Path, cut_short: bool
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"schema_version": "1.1", "input": "a.png"}\n', encoding="utf-8")
+    with RowWriter(str(path), force=True) as writer:
+        writer.cut_short = cut_short
+    assert (path.read_text(encoding="utf-8") != "") == cut_short
+    assert [one.name for one in tmp_path.iterdir()] == ["rows.jsonl"]

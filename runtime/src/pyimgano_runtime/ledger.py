@@ -97,7 +97,8 @@ class Ledger:
             if found != self._at_work:
                 found.rename(self._at_work)
         else:
-            if self.path.exists() and self._about.exists():
+            older = not self._watched and self.path.exists()
+            if older and self._about.exists():
                 self._about_before = self._about.read_bytes()
             # Empty first: what follows then belongs to it, not to an older FILE.
             self._at_work.write_bytes(b"")

@@ -93,11 +93,8 @@ class _Team(Generic[A, T]):
                 slot.put((self._work(item), None))
             except BaseException as error:  # raised where the result is taken
                 slot.put((None, error))
-            del (
-                task,
-                slot,
-                item,
-            )  # they may be large, and the next may be long in coming
+            # It may be large, and the next one may be long in coming.
+            del task, slot, item
 
     def end(self) -> None:
         """Begin no more, and wait for the work at hand."""

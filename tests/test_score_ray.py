@@ -205,3 +205,23 @@ def test_actors_fit_on_the_nodes_that_are_alive() -> None:
     assert room_for(nodes, 1) == 7
     assert room_for(nodes, 2) == 3
     assert room_for(nodes, 8) == 0
+
+
+@pytest.mark.slow
+def test_sigterm_ends_a_command_of_ray_as_it_ends_others(
+    photos: list[Path], tmp_path: Path
+) -> None:
+    """Ray would make it an exit with 15."""
+    output = tmp_path / "scores"
+    names = tmp_path / "names.txt"
+    names.write_text("".join(f"{photo}\n" for photo in photos * 40), encoding="utf-8")
+    process = start(
+        *("--bundle", DEMO, "--input", names, "--output", output),
+        *("--engine", "ray", "--workers", "1", "--part-size", "50"),
+    )
+    wait_for(lambda: list(output.glob("_index/*.done")))
+    process.terminate()
+    code, said = finish(process)
+    assert code == 143, said
+    parts = report_of(output)["parts"]
+    assert 1 <= parts["finished"] < parts["planned"]

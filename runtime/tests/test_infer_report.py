@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -168,44 +169,52 @@ def test_an_interrupted_run_leaves_its_report(
     assert report["counts"]["inputs"] == lines_in(tmp_path / "rows.partial")
 
 
-def test_an_interrupt_between_a_row_and_its_count_waits_for_the_count(
+@pytest.fixture
+def interrupted(
     bundle: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., dict[str, Any]]:
+    """Give the report of a run that functions of `os` interrupt; rows go to "rows"."""
+
+    def run(**functions: Callable[..., Any]) -> dict[str, Any]:
+        path = tmp_path / "report.json"
+        command = ["infer", "--bundle", bundle, "--output", str(tmp_path / "rows")]
+        with monkeypatch.context() as patch:
+            for name, function in functions.items():
+                patch.setattr(os, name, function)
+            assert main([*command, "--run-report", str(path), str(photos)]) == 130
+        report: dict[str, Any] = json.loads(path.read_text())
+        assert report["ended"] == "interrupted"
+        return report
+
+    return run
+
+
+def test_an_interrupt_between_a_row_and_its_count_waits_for_the_count(
+    interrupted: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
-    output, path = tmp_path / "rows", tmp_path / "report.json"
     real_write = os.write
 
-    def write_then_interrupt(descriptor: int, data: bytes) -> int:
+    def write(descriptor: int, data: bytes) -> int:
         written = real_write(descriptor, data)
         signal.raise_signal(signal.SIGINT)
         return written
 
-    command = ["infer", "--bundle", bundle, "--output", str(output), str(photos)]
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "write", write_then_interrupt)
-        assert main([*command, "--run-report", str(path)]) == 130
-    report = json.loads(path.read_text())
-    assert report["ended"] == "interrupted"
+    report = interrupted(write=write)
     assert report["counts"]["inputs"] == lines_in(tmp_path / "rows.partial") == 1
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_an_interrupt_while_the_report_is_written_leaves_one(
-    bundle: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    interrupted: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
-    output, path = tmp_path / "rows", tmp_path / "report.json"
     real_fsync, times = os.fsync, iter([True])
 
     def fsync(descriptor: int) -> None:
         real_fsync(descriptor)
-        if output.exists() and next(times, False):  # all rows are there: the report's
+        if (tmp_path / "rows").exists() and next(times, False):  # the report's
             raise KeyboardInterrupt
 
-    command = ["infer", "--bundle", bundle, "--output", str(output), str(photos)]
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", fsync)
-        assert main([*command, "--run-report", str(path)]) == 130
-    report = json.loads(path.read_text())
-    assert (report["ended"], report["counts"]["inputs"]) == ("interrupted", 5)
+    assert interrupted(fsync=fsync)["counts"]["inputs"] == 5
 
 
 @pytest.mark.parametrize(
